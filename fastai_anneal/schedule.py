@@ -5,10 +5,12 @@
 # %% auto #0
 __all__ = ['Shape', 'ShapeNo', 'ShapeLin', 'ShapeCos', 'ShapeSqrt', 'ShapeRex', 'ShapePoly', 'ShapeExp', 'ShapeWarm', 'ShapeStep',
            'ShapeMultiStep', 'ShapeInvSqrt', 'ShapeFn', 'ShapeSeq', 'ShapeRepeat', 'per_group', 'ScheduleCallback',
-           'Anneal', 'CosineAnneal', 'HyperScale']
+           'Anneal', 'CosineAnneal', 'HyperScale', 'LinearAnneal', 'RexAnneal', 'PolyAnneal', 'WarmRestarts',
+           'ExpAnneal', 'StepAnneal', 'MultiStepAnneal', 'LambdaAnneal', 'InvSqrtAnneal', 'WSD', 'OneCycle', 'Plateau']
 
-# %% ../nbs/01_schedule.ipynb #f1b34a93
-import math,numbers,os,tempfile,warnings
+# %% ../nbs/01_schedule.ipynb #eb078bf1
+import inspect,math,numbers,os,re,warnings
+from contextlib import contextmanager
 from bisect import bisect_right
 from fractions import Fraction
 
@@ -19,13 +21,13 @@ from fastai.callback.tracker import ReduceLROnPlateau
 
 from .core import *
 
-# %% ../nbs/01_schedule.ipynb #d47ebb46
+# %% ../nbs/01_schedule.ipynb #d4852ca9
 class _Clock:
     "Durations in steps, for something that lasts `total` of them"
     def __init__(self, n_epoch, n_iter, by='batch', auto=0):
         if by not in ('batch','epoch'): raise ValueError(f"by={by!r}: a schedule moves by 'batch' or by 'epoch'")
         self.ep,self.it = (n_iter,1) if by=='batch' else (1,Fraction(1, n_iter))
-        self.total,self.auto = n_epoch*self.ep,auto*self.it
+        self.total,self.auto = n_epoch*self.ep,auto
 
     def within(self, n): 
         "The clock for a part of `n` steps: `'100%'` is all of the part"
@@ -35,7 +37,7 @@ class _Clock:
 
     def __call__(self, d):
         "The duration `d` in steps, exactly"
-        if isinstance(d, str) and d=='auto': return Fraction(self.auto)
+        if isinstance(d, str) and d=='auto': return Fraction(self.total,20) if self.auto is None else min(self.auto*Fraction(self.it), Fraction(self.total,10))
         n,u = parse_duration(d)
         return n*{'it':self.it, 'ep':self.ep, 'run':self.total}[u]
 
@@ -45,7 +47,7 @@ def _check_duration(d, what):
     try: return d if isinstance(d, str) and d=='auto' else (parse_duration(d), d)[1]
     except ValueError as e: raise ValueError(f"{what}: {e}") from None
 
-# %% ../nbs/01_schedule.ipynb #1b405207
+# %% ../nbs/01_schedule.ipynb #9f61422b
 class Shape:
     "How a value moves over some steps; `bind` makes it a function of the step"
     length,is_absolute = None,False
@@ -54,7 +56,7 @@ class Shape:
         n_epoch:int, # Epochs of the run
         n_iter:int=1, # Iterations of an epoch
         by:str='batch', # A step is a `'batch'` or an `'epoch'`
-        auto:int=0 # Iterations that the duration `'auto'` stands for
+        auto:int=None # What `2/(1-sqr_mom)` is, for the duration `'auto'`
     ): # Function of the step number, from 0
         "This shape over a whole run"
         clock = _Clock(n_epoch, n_iter, by, auto)
@@ -73,7 +75,7 @@ class Shape:
         return ax
 
     def __rshift__(self, o): return ShapeSeq(self, o)
-    def __mul__(self, k): return _ShapeMul(self, k)
+    def __mul__(self, k): return (_ShapeProd if isinstance(k, Shape) else _ShapeMul)(self, k)
     __rmul__ = __mul__
 
     def over(self, length):
@@ -289,7 +291,7 @@ class ShapeRepeat(Shape):
     def _marks(self, n, clock): return [(k, 'restart') for k in self._bounds(n, clock)[1:-1] if k<n]
     def __repr__(self): return f"{self.shape!r}.repeat({self.n}, {self.mult}, {self.decay}, {self.first!r})"
 
-# %% ../nbs/01_schedule.ipynb #89a9a4f7
+# %% ../nbs/01_schedule.ipynb #a80affaa
 def _scaled(c, f, k): return c*f(k)
 def _floored(x, f, k): return max(x, f(k))
 
@@ -300,6 +302,14 @@ class _ShapeMul(Shape):
     def _on(self, n, clock): return partial(_scaled, self.k, self.shape._on(n, clock))
     def _marks(self, n, clock): return self.shape._marks(n, clock)
     def __repr__(self): return f"{self.k} * ({self.shape!r})"
+
+def _product(f, g, k): return f(k)*g(k)
+
+class _ShapeProd(Shape):
+    def __init__(self, a, b): self.a,self.b = a,b
+    def _on(self, n, clock): return partial(_product, self.a._on(n, clock), self.b._on(n, clock))
+    def _marks(self, n, clock): return self.a._marks(n, clock)+self.b._marks(n, clock)
+    def __repr__(self): return f"({self.a!r}) * ({self.b!r})"
 
 class _ShapeFloor(Shape):
     def __init__(self, shape, x): self.shape,self.x,self.length = shape,x,shape.length
@@ -480,7 +490,7 @@ def _finite(track, ks):
     for k in ks:
         if not all(map(math.isfinite, vs := track.at(k))): raise ValueError(f"the schedule of {track.name!r} gives {vs} at step {k}")
 
-# %% ../nbs/01_schedule.ipynb #90af73b2
+# %% ../nbs/01_schedule.ipynb #606c4ad8
 class Anneal(ScheduleCallback):
     "Follow `scheds`, a shape for each hyperparameter of the optimizer or attribute path"
     mix = staticmethod(_values)
@@ -523,7 +533,7 @@ class Anneal(ScheduleCallback):
         lr=None, # As for `fit`: a number, a slice, or one per group; by default fastai's default
         n_groups:int=None, # Number of parameter groups, where `lr` does not say it
         base:dict=None, # What other hyperparameters start from; by default 1
-        auto:int=200 # Iterations of an automatic warmup, see `WSD`
+        auto:int=200 # What `2/(1-sqr_mom)` is, for a warmup of `'auto'`; 200 for fastai's `Adam`
     ): # An array with a value per batch (and group, if there are several); if more than one thing is scheduled a dict of these
         "What a run will use, without training"
         clock,base = _Clock(n_epoch, n_iter, self.by, auto),{'lr': ifnone(lr, defaults.lr), **(base or {})}
@@ -556,11 +566,11 @@ class Anneal(ScheduleCallback):
             a.set_xlabel('iteration'); a.set_ylabel(n); a.set_title(type(self).__name__)
         return axs[0] if len(names)==1 else axs
 
-# %% ../nbs/01_schedule.ipynb #d17b7707
-def _auto(opt, frac=2):
-    "Iterations of warmup that an optimizer with a moving average of squared gradients needs: 2/(1-beta2) (Ma and Yarats, 2021)"
-    h = opt.hypers[0]
-    return round(frac/(1-h['sqr_mom'])) if 0<h.get('sqr_mom', 0)<1 else 0
+# %% ../nbs/01_schedule.ipynb #3e614fd8
+def _auto(opt):
+    "Iterations of warmup that an optimizer with a moving average of squared gradients needs, 2/(1-beta2) (Ma and Yarats, 2021), or None"
+    beta = opt.hypers[0].get('sqr_mom', 0)
+    return round(2/(1-beta)) if 0<beta<1 else None
 
 # %% ../nbs/01_schedule.ipynb #ce94c0d7
 def _check_floor(lr_min, ratio):
@@ -664,3 +674,210 @@ class HyperScale(Callback):
     def learn(self, v):
         if v is None and self.learn is not None: self._settle()
         self.__dict__['learn'] = v
+
+# %% ../nbs/01_schedule.ipynb #a23ef840
+class LinearAnneal(CosineAnneal):
+    "Anneal `hp` along a straight line; to zero it is what is hardest to beat (Bergsma et al., 2025; Defazio et al., 2023)"
+    _ramp = ShapeLin
+
+class RexAnneal(CosineAnneal):
+    "Anneal `hp` along the reflected exponential (Chen et al., 2021), for small budgets"
+    _ramp = ShapeRex
+
+class PolyAnneal(CosineAnneal):
+    "Anneal `hp` along a polynomial of some `power`"
+    @delegates(CosineAnneal.__init__)
+    def __init__(self, power:float=2., **kwargs):
+        if not (isinstance(power, numbers.Real) and 0<power<math.inf): raise ValueError(f"power={power!r}: must be positive")
+        self.power = power
+        super().__init__(**kwargs)
+    def _body(self, inclusive): return ShapePoly(power=self.power, inclusive=inclusive)
+
+class WarmRestarts(_Family):
+    "Cosines that start again, the first after `first`, each next `mult` times as long, until the run ends (SGDR)"
+    @delegates(_Family.__init__, but=['shape'])
+    def __init__(self,
+        first='1ep', # Duration of the first cycle
+        mult:float=2, # Each cycle is longer than the one before by this factor
+        decay:float=1., # And its height above the floor is multiplied with this
+        inclusive:bool=False, # Is the last step of a cycle at the floor?
+        **kwargs
+    ):
+        store_attr('first,mult,decay,inclusive')
+        super().__init__(ShapeCos(inclusive=inclusive).repeat(None, mult, decay, first), **kwargs)
+
+# %% ../nbs/01_schedule.ipynb #fbe851ea
+class _FreeFamily(_Family):
+    mix = staticmethod(_clipped)
+
+class _StepFamily(_FreeFamily):
+    def _shape(self):
+        warm = ShapeWarm(length=self.warmup) >> ShapeNo()
+        res = warm*self.body if self.warmup!=0 else self.body
+        return res if self.length=='100%' else _Within(res, self.length)
+
+class ExpAnneal(_FreeFamily):
+    "Anneal `hp` geometrically: down to `ratio` of the peak, or by the factor `gamma` every `every`"
+    @delegates(_Family.__init__, but=['shape','ratio'])
+    def __init__(self, ratio:float=.01, gamma:float=None, every='1ep', **kwargs):
+        store_attr('gamma,every')
+        lo = 0. if gamma is not None or kwargs.get('lr_min') is not None else ratio
+        super().__init__(ShapeExp(1., ratio) if gamma is None else ShapeStep(gamma, every, smooth=True), ratio=lo, **kwargs)
+
+class StepAnneal(_StepFamily):
+    "Multiply `hp` with `gamma` every `every`, as torch's `StepLR` does"
+    @delegates(_Family.__init__, but=['shape','hold'])
+    def __init__(self, every='30%', gamma:float=.1, **kwargs):
+        store_attr('every,gamma')
+        super().__init__(ShapeStep(gamma, every), **kwargs)
+
+class MultiStepAnneal(_StepFamily):
+    "Multiply `hp` with `gamma` at each of `milestones`, as torch's `MultiStepLR` does"
+    @delegates(_Family.__init__, but=['shape','hold'])
+    def __init__(self, milestones=('50%','75%'), gamma:float=.1, **kwargs):
+        store_attr('milestones,gamma')
+        super().__init__(ShapeMultiStep(milestones, gamma), **kwargs)
+
+class LambdaAnneal(_StepFamily):
+    "Multiply `hp` with what `fn` says, given the number of the step, as torch's `LambdaLR` does; exports with a lambda, pickles only without"
+    @delegates(_Family.__init__, but=['shape','hold'])
+    def __init__(self, fn, **kwargs):
+        self.fn = fn
+        super().__init__(ShapeFn(fn, of='step'), **kwargs)
+
+class InvSqrtAnneal(_FreeFamily):
+    "Warm up, then anneal `hp` with 1/sqrt of the time in units of `timescale`, by default the warmup (Vaswani et al., 2017)"
+    @delegates(_Family.__init__, but=['shape'])
+    def __init__(self, warmup='10%', timescale=None, **kwargs):
+        self.timescale = timescale
+        super().__init__(ShapeInvSqrt(ifnone(timescale, warmup)), warmup=warmup, **kwargs)
+
+# %% ../nbs/01_schedule.ipynb #0e5b9166
+_decays = {'1-sqrt': ShapeSqrt, 'linear': ShapeLin, 'cosine': ShapeCos, 'rex': ShapeRex, 'poly': ShapePoly}
+
+class WSD(_Family):
+    "Warm up, stay, and cool down at the end (Hu et al., 2024), with the 1-sqrt cooldown of Hägele et al. (2024)"
+    @delegates(_Family.__init__, but=['shape','hold','length'])
+    def __init__(self,
+        warmup='auto', # Duration of the warmup
+        decay='20%', # Duration of the cooldown
+        shape='1-sqrt', # `'1-sqrt'`, `'linear'`, `'cosine'`, `'rex'`, `'poly'`, or a shape from 1 to 0
+        inclusive:bool=False, # Is the last step at the floor?
+        **kwargs
+    ):
+        if not isinstance(shape, Shape) and shape not in _decays: raise ValueError(f"shape={shape!r}: {did_you_mean(shape, _decays)}")
+        store_attr('decay,inclusive')
+        self.cooldown = shape
+        super().__init__(ShapeNo() >> (shape if isinstance(shape, Shape) else _decays[shape](inclusive=inclusive)).over(decay), warmup=warmup, **kwargs)
+
+class OneCycle(Anneal):
+    "`fit_one_cycle` as a callback: `lr` up and down along cosines, momentum the other way round (Smith, 2018)"
+    def __init__(self,
+        div:float=25., # `lr/div` at the start
+        div_final:float=1e5, # `lr/div_final` at the end
+        pct_start=.25, # Duration of the way up
+        moms=(.95,.85,.95), # Momentum at the start, the peak, the end; `None` leaves it alone
+        by:str='batch' # Move at each `'batch'` or `'epoch'`
+    ):
+        store_attr('div,div_final,pct_start,moms')
+        up = partial(ShapeCos, length=_check_duration(pct_start, 'pct_start'))
+        scheds = {'lr': up(1/div, 1.) >> ShapeCos(1., 1/div_final)}
+        if moms is not None: scheds['mom'] = (up(*moms[:2]) >> ShapeCos(*moms[1:])).absolute()
+        super().__init__(scheds, by)
+
+# %% ../nbs/01_schedule.ipynb #f4bfc127
+def _lower_is_better(name):
+    words = re.split(r'[^a-z]+', str(name).lower())
+    return any(w in ('loss','error','perplexity','mae','mse','rmse','msle','rmsle','mape','smape','rmspe','nll','ppl','wer','cer','brier') for w in words)
+
+@contextmanager
+def _refusing(learn):
+    "An error in the block finds the logger as it was before the progress bar took it"
+    try: yield
+    except Exception:
+        if hasattr(learn, 'progress'): learn.progress.after_fit()
+        raise
+
+def _resuming(learn): return any(getattr(cb, '_skip_to', 0)>0 for cb in learn.cbs)
+
+# %% ../nbs/01_schedule.ipynb #006932e2
+class Plateau(HyperScale):
+    "Multiply `hp` with `factor` when `monitor` has stopped getting better"
+    def __init__(self,
+        monitor:str='valid_loss', # A column of the recorder
+        mode:str=None, # `'min'` or `'max'`: is lower or higher better? By default known from the name
+        factor:float=.1, # What to multiply with, between 0 and 1
+        patience:int=10, # Bad epochs in a row that are put up with
+        threshold:float=1e-4, # Less than this is no improvement
+        threshold_mode:str='rel', # `threshold` is relative to the best value, `'rel'`, or absolute, `'abs'`
+        cooldown:int=0, # Epochs after a reduction in which bad ones don't count
+        min_lr=0., # Never reduce below this: a number, a slice, or one per group
+        nan:str='bad', # A NaN is a `'bad'` epoch, not counted (`'skip'`), or the end of the fit (`'stop'`)
+        hp:str='lr' # Hyperparameter to reduce
+    ):
+        if not (isinstance(factor, numbers.Real) and 0<factor<1):
+            raise ValueError(f"factor={factor!r}: must be between 0 and 1, the learning rate is multiplied with it (fastai's ReduceLROnPlateau divides: its factor=10 is .1 here)")
+        for k,v,ok in (('mode',mode,(None,'min','max')), ('threshold_mode',threshold_mode,('rel','abs')), ('nan',nan,('bad','skip','stop'))):
+            if v not in ok: raise ValueError(f"{k}={v!r}: must be one of {', '.join(map(repr, ok))}")
+        for k,v in (('patience',patience), ('threshold',threshold), ('cooldown',cooldown)):
+            if not (isinstance(v, numbers.Real) and 0<=v<math.inf): raise ValueError(f"{k}={v!r}: must not be negative")
+        store_attr('monitor,mode,factor,patience,threshold,threshold_mode,cooldown,nan,hp')
+        self.floor,self.scales = min_lr,{hp: 1.}
+        self._reset()
+
+    def _reset(self): self.n,self.best,self.bad,self.cool,self._trained = 0,None,0,0,False
+    _keep = 'n','best','bad','cool'
+    def state_dict(self): return {k:getattr(self, k) for k in self._keep}
+    def load_state_dict(self, sd, horizon=None):
+        for k in self._keep: setattr(self, k, sd[k])
+        self._loaded = True
+    _loaded = False
+
+    def before_fit(self):
+        "Start afresh, but not when this fit goes on with an earlier one"
+        learn = self.learn
+        if _validating(learn): return
+        with _refusing(learn):
+            super().before_fit()
+            if not _training(learn): return
+            if not (self._loaded or _resuming(learn)): self._reset()
+            self.__dict__['_loaded'] = False
+            names = list(learn.recorder.metric_names[1:])
+            if self.monitor not in names: raise ValueError(f"monitor={self.monitor!r}: {did_you_mean(self.monitor, names)}")
+            self._idx = names.index(self.monitor)
+            self._lower = _lower_is_better(self.monitor) if self.mode is None else self.mode=='min'
+            self._floors = per_group(self.floor, len(learn.opt.hypers), 'min_lr')
+
+    def before_batch(self):
+        if self.n: super().before_batch()
+
+    def scaled(self, name, vs):
+        res = list(vs)
+        for _ in range(self.n): res = [max(r*self.factor, min(v, lo)) for r,v,lo in zip(res, vs, self._floors)]
+        return res
+
+    def before_train(self): self._trained = True
+    def after_epoch(self):
+        "See whether this epoch was a good one"
+        if _validating(self.learn) or hasattr(self.learn, 'lr_finder') or not self._trained: return
+        self._trained,vals = False,self.recorder.values[-1]
+        if self._idx<len(vals) and vals[self._idx] is not None: self._judge(float(vals[self._idx]))
+
+    def _judge(self, val):
+        if math.isnan(val):
+            if self.nan=='stop': raise CancelFitException()
+            if self.nan=='skip': return
+        if self._is_better(val): self.best,self.bad = val,0
+        else: self.bad += 1
+        if self.cool>0: self.cool,self.bad = self.cool-1,0
+        if self.bad>self.patience: self._reduce()
+
+    def _is_better(self, val):
+        if math.isnan(val): return False
+        if self.best is None: return True
+        margin = self.threshold*(abs(self.best) if self.threshold_mode=='rel' else 1)
+        return val<self.best-margin if self._lower else val>self.best+margin
+
+    def _reduce(self):
+        self.n,self.bad,self.cool = self.n+1,0,self.cooldown
+        if self.learn.logger is not noop: print(f'Epoch {self.epoch}: {self.monitor} has stopped getting better, {self.hp} is now multiplied with {self.factor**self.n:g}')
