@@ -169,3 +169,21 @@ def test_torch_sched_start_epoch():
     for by,sched in (('epoch', partial(tls.ExponentialLR, gamma=.5)), ('batch', partial(tls.CosineAnnealingLR, T_max=30))):
         whole = run(make(), 3, TorchSched(sched, by))
         for e in (1,2): np.testing.assert_array_equal(run(make(), 3, TorchSched(sched, by), start_epoch=e), whole[e*10:])
+
+@pytest.mark.parametrize('opt', ['fastai','torch'])
+@pytest.mark.parametrize('cb', [lambda: CosineAnneal(warmup='10%'), lambda: Anneal({'lr': ShapeCos(), 'wd': ShapeLin(1,3)}), lambda: WSD(), lambda: CosineAnneal(by='epoch'),
+                                lambda: TorchSched(partial(tls.CosineAnnealingLR, T_max=30), 'batch'), lambda: Plateau(patience=0, threshold=.9)])
+def test_stopped_and_resumed_between_epochs_is_uninterrupted(cb, opt, tmp_path):
+    class StopAfter(Callback):
+        order = 900
+        def __init__(self, e): self.e = e
+        def after_epoch(self):
+            if self.epoch+1==self.e: raise CancelFitException()
+    def fit(e):
+        learn,c = a_learner(tmp_path, opt),cb()
+        set_seed(4); learn.dls.train.rng.seed(4)
+        quiet(learn, lambda l: l.fit(3, .1, cbs=[c, StopAfter(e)]))
+        if e is not None: quiet(learn, lambda l: l.fit(3, .1, cbs=c, start_epoch=e))
+        return weights(learn)
+    want = fit(None)
+    for e in (1,2): assert torch.equal(fit(e), want)
