@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['HP', 'plan_rounds', 'SimAnnealHP', 'paired_change']
 
-# %% ../nbs/04_simanneal.ipynb #3fff154a
-import math,warnings
-from contextlib import contextmanager
+# %% ../nbs/04_simanneal.ipynb #18f39e12
+import math
+from contextlib import contextmanager,nullcontext
+from copy import deepcopy
 
 from fastai.basics import *
 from fastai.callback.core import Callback
@@ -43,7 +44,7 @@ def _as_hps(hps):
         if names.count(n)>1: raise ValueError(f"the hyperparameter {n!r} is there twice")
     return hps
 
-# %% ../nbs/04_simanneal.ipynb #2dad7aed
+# %% ../nbs/04_simanneal.ipynb #cbc430b2
 def plan_rounds(
     n_epoch:int, # Epochs of the fit
     n_iter:int, # Batches of an epoch
@@ -55,9 +56,9 @@ def plan_rounds(
     "When to try how many candidates on how many batches"
     total = n_epoch*n_iter
     starts = list(range(0, total-every+1, every))
-    R,left,res = len(starts),int(budget*total),[]
+    R,left,res,free = len(starts),int(budget*total),[],0
     for r,b in enumerate(starts):
-        k = 2*n_try if r==0 else n_try
+        k,b = 2*n_try if r==0 else n_try, max(b, free)
         share = left if R==1 else int(front*budget*total) if r==0 else left//(R-r)
         room = n_iter-b%n_iter
         s = min(max(1, share//k), every, n_iter)
@@ -65,7 +66,7 @@ def plan_rounds(
             if 2*room>=s: s = room
             else: b += room
         k = min(k, left//s)
-        if k and b+s<=total: res.append((b,s,k)); left -= k*s
+        if k and b+s<=total: res.append((b,s,k)); left -= k*s; free = b+s
     return res
 
 # %% ../nbs/04_simanneal.ipynb #5ea8c91f
@@ -292,7 +293,7 @@ def _merged(bs, step):
     try: return [to_concat(bs[i:i+step]) for i in range(0, len(bs), step)]
     except Exception: return bs
 
-# %% ../nbs/04_simanneal.ipynb #f7932b2e
+# %% ../nbs/04_simanneal.ipynb #85eb9a99
 @contextmanager
 def _quiet(learn, training, also=()):
     "Only callbacks that take part in the training run, not those that tell about it"
@@ -311,7 +312,7 @@ def _quiet(learn, training, also=()):
 def _energy(self:SimAnnealHP):
     "The monitored value on the held validation items, and the loss of each of them if that can be had"
     learn,losses,ms = self.learn,[],[]
-    mets = [copy.deepcopy(m) for m in learn.metrics if m.name==self.monitor] if self.monitor!='valid_loss' else []
+    mets = [deepcopy(m) for m in learn.metrics if m.name==self.monitor] if self.monitor!='valid_loss' else []
     back = _shallow(learn)
     raw = [t.clone() for t in _floats(learn.model)] if self.sums is not None else None
     with preserved_rng(), torch.no_grad(), _quiet(learn, False, Recorder):
