@@ -9,6 +9,14 @@ from fastai.basics import *
 from fastai.callback.schedule import *
 from fastai.tabular.model import TabularModel
 
+class Res(nn.Module):
+    def __init__(self, c):
+        super().__init__()
+        self.a,self.b = [nn.Sequential(nn.Conv2d(c,c,3,1,1,bias=False), nn.BatchNorm2d(c)) for _ in range(2)]
+    def forward(self, x): return F.relu(x+self.b(F.relu(self.a(x))))
+
+def resnet(n_out, c=12): return nn.Sequential(nn.Conv2d(1,c,3,2,1,bias=False), nn.BatchNorm2d(c), nn.ReLU(), Res(c), Res(c), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(4*c, n_out))
+
 class Tfm(nn.Module):
     "A transformer of `n` layers over tokens, pre-norm; `every`: a prediction per position"
     def __init__(self, vocab, n_out, d=32, n=2, heads=4, every=True, L=32):
@@ -192,6 +200,14 @@ TASKS = dict(
     tune_adam_3     = Task('dev', P(digits_img,(5,6,7,8,9)), None, Adam, 3, bs=32, prep=P(finetune,bn=True), splitter=two),
     deep_sgd_10     = Task('dev', P(sk,'digits',350), P(mlp,64,48,48,48,48,48,10), sgdm, 10, span='sgd'),
     mlp_adam_25     = Task('dev', P(sk,'digits',350), P(mlp,64,48,10), Adam, 25),
+    rnn_reg_adam_5  = Task('dev', P(adding,1500,8,3), P(RNN,nn.RNN,2,1,24), Adam, 5, bs=32, loss=mse),
+    tfm_adam_2      = Task('dev', P(markov,1500,16,10,1,4), P(Tfm,10,10), Adam, 2, bs=32),
+    wine_adamw_8    = Task('dev', P(sk,'wine',58), P(mlp,13,24,3), adamw, 8, bs=16),
+    reg_adam_10     = Task('dev', P(sk_reg,'friedman2',400), P(mlp,4,48,48,1), Adam, 10, loss=mse),
+    mlp_lamb_4      = Task('dev', P(sk,'digits',350), P(mlp,64,64,10), Lamb, 4, bs=32, span='lamb'),
+    tanh_sgd_5      = Task('dev', P(sk,'digits',350), P(mlp,64,40,40,40,10,act=nn.Tanh), SGD, 5, bs=32, span='sgd'),
+    res_sgd_4       = Task('dev', P(digits_img,tuple(range(10)),400), P(resnet,10), sgdm, 4, span='sgd'),
+    mlp_adam_1      = Task('dev', flat(P(mnist,14,3000)), P(mlp,196,64,10), Adam, 1, bs=64),
     # the half that constants are never chosen on
     mlp_sgd_12      = Task('val', P(sk,'digits',350), P(mlp,64,50,10), SGD, 12, span='sgd'),
     cnn_sgd_3       = Task('val', P(mnist,14,3000), P(cnn,10,(1,12,24),True), sgdm, 3, span='sgd'),
@@ -204,4 +220,12 @@ TASKS = dict(
     reg_sgd_8       = Task('val', P(sk_reg,'friedman1',400), P(mlp,10,64,32,1), sgdw, 8, loss=mse, span='sgd'),
     cnn_bn_adam_20  = Task('val', P(digits_img,tuple(range(10)),400), P(cnn,10,(1,8,16)), Adam, 20),
     tune_sgd_4      = Task('val', P(digits_img,(5,6,7,8,9)), None, sgdm, 4, bs=32, prep=P(finetune,bn=False), splitter=two, span='sgd'),
+    rnn_every_adam_5= Task('val', P(markov,1200,20,10,1,7), P(RNN,nn.RNN,16,10,32,10,True), Adam, 5, bs=50),
+    tfm_lamb_4      = Task('val', P(majority,1800,16,12,5), P(Tfm,12,3,every=False,n=1), Lamb, 4, span='lamb'),
+    bc_sgd_6        = Task('val', P(sk,'breast_cancer',150), P(mlp,30,24,24,2), sgdm, 6, bs=32, span='sgd'),
+    reg_adamw_4     = Task('val', P(sk_reg,'friedman3',400), P(mlp,4,48,24,1,bn=True), adamw, 4, bs=32, loss=mse),
+    deep_adam_5     = Task('val', P(sk,'digits',350), P(mlp,64,48,48,48,48,10,act=nn.GELU), Adam, 5, bs=32),
+    deep_tanh_sgd_6 = Task('val', flat(P(mnist,14,2500)), P(mlp,196,48,48,48,48,10,act=nn.Tanh), sgdm, 6, span='sgd'),
+    res_radam_5     = Task('val', P(digits_img,tuple(range(10)),400), P(resnet,10), RAdam, 5, bs=64),
+    cnn_adam_1      = Task('val', P(mnist,14,4000), P(cnn,10,(1,8,16),False), Adam, 1, bs=64),
 )
