@@ -6,11 +6,12 @@
 __all__ = ['rng_state', 'set_rng_state', 'preserved_rng', 'Snapshot', 'preserved', 'parse_duration', 'duration_its',
            'hyper_names', 'did_you_mean', 'check_hypers', 'get_hyper', 'n_batches']
 
-# %% ../nbs/00_core.ipynb #ad747ea3
-import copy,difflib,functools,math,numbers,random,re,signal,threading,types
+# %% ../nbs/00_core.ipynb #26fa78cb
+import difflib,functools,math,numbers,random,re,signal,threading,types
 from collections import deque
 from collections.abc import MutableMapping,MutableSequence,MutableSet
 from contextlib import contextmanager
+from copy import deepcopy
 from fractions import Fraction
 
 from fastai.basics import *
@@ -64,7 +65,7 @@ def _copied_grad(g, device): return _copied(g, device) if g.is_sparse or g.count
 
 def _same_storage(a, b): return a.layout==b.layout==torch.strided and a.data_ptr()==b.data_ptr() and a.shape==b.shape and a.dtype==b.dtype
 
-# %% ../nbs/00_core.ipynb #60d36d27
+# %% ../nbs/00_core.ipynb #2caa26ea
 class Snapshot:
     "A copy of everything that `roots` hold; `restore` puts it back into the same objects, as often as it is called"
     def __init__(self,
@@ -115,8 +116,8 @@ class Snapshot:
         if a.flags.writeable: self.undo.append(partial(a.__setitem__, ..., a.copy()))
 
     def _generator(self, g):
-        state = copy.deepcopy(g.state)
-        self.undo.append(lambda: setattr(g, 'state', copy.deepcopy(state)))
+        state = deepcopy(g.state)
+        self.undo.append(lambda: setattr(g, 'state', deepcopy(state)))
 
     def _collection(self, o):
         items = list(o)

@@ -1,0 +1,110 @@
+"""What the training loop costs per batch, beyond the training itself: `TrainLearner` beside fastai's `Learner` and a bare PyTorch loop
+
+A 784-50-10 MLP on MNIST in memory, batches of 64 cut beforehand, Recorder and a metric on, progress bar off. The overhead of a loop is its time less that of the bare
+loop with the same optimizer, batches and validation. The three take turns in one process, and each epoch is compared with its neighbours.
+
+    python benchmarks/loop.py            # about 3 minutes
+    FASTAI_ANNEAL_DATA=folder python benchmarks/loop.py   # MNIST in torchvision's layout; random data of the same shape without
+"""
+import argparse,os,time,warnings
+from statistics import median
+warnings.filterwarnings('ignore')
+import torch
+torch.set_num_threads(1)
+from fastai.basics import *
+from fastai.callback.all import *
+from fastai_anneal.learner import TrainLearner
+
+def data(n, path):
+    if path:
+        from torchvision.datasets import MNIST
+        ds = MNIST(path, train=True)
+        return ds.data[:n].view(n,784).float()/255, ds.targets[:n]
+    g = torch.Generator().manual_seed(0)
+    return torch.rand(n, 784, generator=g), torch.randint(10, (n,), generator=g)
+
+class Batches:
+    "Batches that were cut before, as a loader"
+    def __init__(self, bs): self.bs = bs; self.dataset,self.n_inp,self.device = [b[0] for b in bs],1,torch.device('cpu')
+    def __iter__(self): return iter(self.bs)
+    def __len__(self): return len(self.bs)
+    def to(self, d): pass
+
+def mlp():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(784,50), nn.ReLU(), nn.Linear(50,10))
+
+class Quiet1(Callback):
+    "A callback that has something to do for each batch"
+    def after_batch(self): self.n = getattr(self, 'n', 0)+1
+class Quiet2(Callback):
+    def before_fit(self): pass
+    def after_epoch(self): pass
+
+opts = {'fastai Adam': Adam, 'fastai SGD': partial(SGD, mom=.9), 'OptimWrapper Adam': partial(OptimWrapper, opt=torch.optim.Adam)}
+extra = {2: [], 8: [Quiet1,Quiet2,GradientClip,TerminateOnNaNCallback,EarlyStoppingCallback(patience=10**9)]}
+
+def learner(cls, dls, opt, n_cbs):
+    "A learner with `Recorder` and the training callbacks, which are always there, and `extra` ones"
+    learn = cls(dls, mlp(), nn.CrossEntropyLoss(), opt_func=opt, lr=1e-3, metrics=accuracy, cbs=[deepcopy(c) for c in extra[n_cbs]])
+    learn.remove_cb(ProgressCallback); learn.logger = noop
+    if n_cbs==2: learn.remove_cb(CastToTensor)
+    assert len(learn.cbs)==n_cbs
+    return learn
+
+def bare(dls, opt, clip):
+    "The same training with nothing around it"
+    model,loss_func = mlp(),nn.CrossEntropyLoss()
+    o = opt(L(model.parameters()), lr=1e-3)
+    o.set_hyper('wd', .01) if 'wd' in o.hypers[0] else None
+    def epoch():
+        model.train()
+        for xb,yb in dls.train:
+            loss_func(model(xb), yb).backward()
+            if clip: nn.utils.clip_grad_norm_(model.parameters(), 1.)
+            o.step(); o.zero_grad()
+        model.eval()
+        loss,acc,n = 0.,0.,0
+        with torch.no_grad():
+            for xb,yb in dls.valid:
+                p = model(xb)
+                loss,acc,n = loss+loss_func(p, yb)*len(xb), acc+(p.argmax(-1)==yb).float().mean()*len(xb), n+len(xb)
+        return loss/n,acc/n
+    return epoch
+
+def timed(f):
+    t = time.perf_counter(); f()
+    return time.perf_counter()-t
+
+def main():
+    ap = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+    ap.add_argument('--batches', type=int, default=150, help='training batches of an epoch; a fifth as many to validate')
+    ap.add_argument('--rounds', type=int, default=25)
+    ap.add_argument('--data', default=os.environ.get('FASTAI_ANNEAL_DATA'))
+    a = ap.parse_args()
+    nv = a.batches//5
+    x,y = data((a.batches+nv)*64, a.data)
+    bs = list(zip(x.split(64), y.split(64)))
+    dls = DataLoaders(Batches(bs[:a.batches]), Batches(bs[a.batches:]), device=torch.device('cpu'))
+    print(f"torch {torch.__version__}, 1 thread, {'MNIST' if a.data else 'random data'}, {a.batches}+{nv} batches an epoch, {a.rounds} rounds; microseconds per batch\n")
+    print(f"{'optimizer':18} {'callbacks':>9} {'bare':>7} {'fastai':>7} {'ours':>7}   {'overhead ours/fastai':>20} {'(quartiles)':>13}   {'epoch ours/fastai':>17}")
+    worst = [0,0]
+    for name,opt in opts.items():
+        for n_cbs in extra:
+            runs = dict(bare=bare(dls, opt, n_cbs==8), fastai=learner(Learner, dls, opt, n_cbs), ours=learner(TrainLearner, dls, opt, n_cbs))
+            runs = {k: v if k=='bare' else partial(v.fit, 1) for k,v in runs.items()}
+            for f in runs.values(): f()
+            ts = []
+            for i in range(a.rounds):
+                order = list(runs) if i%2 else list(runs)[::-1]
+                t = {k: timed(runs[k]) for k in order}
+                ts.append(t)
+            over = sorted((t['ours']-t['bare'])/(t['fastai']-t['bare']) for t in ts)
+            q = lambda v,p: v[int(p*(len(v)-1))]
+            us = {k: median(t[k] for t in ts)/(a.batches+nv)*1e6 for k in runs}
+            epoch = median(t['ours']/t['fastai'] for t in ts)
+            worst = [max(worst[0], median(over)), max(worst[1], epoch)]
+            print(f"{name:18} {n_cbs:9} {us['bare']:7.0f} {us['fastai']:7.0f} {us['ours']:7.0f}   {median(over):20.2f} {q(over,.25):6.2f}-{q(over,.75):.2f}    {epoch:17.2f}", flush=True)
+    print(f"\nworst: overhead {worst[0]:.2f} of fastai's, epoch {worst[1]:.2f} of fastai's")
+
+if __name__=='__main__': main()

@@ -1,0 +1,8 @@
+"Everything public: `from fastai_anneal.all import *` after fastai's own `from fastai.vision.all import *` or another"
+from .core import *
+from .schedule import *
+from .lr_finder import *
+from .anneal import *
+from .simanneal import *
+from .learner import *
+from .mnist import *

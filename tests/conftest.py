@@ -1,0 +1,26 @@
+import os
+os.environ.setdefault('MPLBACKEND', 'Agg')
+os.environ.setdefault('OMP_NUM_THREADS', '1')
+
+import matplotlib.pyplot as plt, pytest, torch
+from pathlib import Path
+
+torch.set_num_threads(1)
+
+def pytest_collection_modifyitems(items):
+    items[:] = [o for o in items if not o.function.__module__.startswith(('fastcore','fastai.'))] # `import *` brings their `test_eq`
+    skip = pytest.mark.skip(reason='needs a CUDA device')
+    for o in items:
+        if 'cuda' in o.keywords and not torch.cuda.is_available(): o.add_marker(skip)
+
+@pytest.fixture(autouse=True)
+def _close_figures():
+    yield
+    plt.close('all')
+
+@pytest.fixture
+def mnist_path():
+    "Full MNIST in torchvision's layout"
+    p = os.environ.get('FASTAI_ANNEAL_DATA')
+    if not p: pytest.skip("FASTAI_ANNEAL_DATA is not set (a folder with the full MNIST in torchvision's layout)")
+    return Path(p)

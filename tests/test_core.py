@@ -1,0 +1,284 @@
+"Contracts of the one undo, of durations and of checked names"
+import gc,pickle,random,signal,os
+import numpy as np, pytest, torch
+from copy import deepcopy
+from fractions import Fraction
+from functools import partial
+from hypothesis import given,settings,strategies as st
+from torch import nn
+from fastai.basics import *
+from fastai.callback.all import *
+from fastai.test_utils import synth_learner,RegModel
+from fastai_anneal.core import *
+from fastai_anneal.core import _modes
+
+class Net(nn.Module):
+    "Dropout and buffers (persistent or not), so that every kind of state is in play"
+    def __init__(self):
+        super().__init__()
+        self.a,self.bn,self.drop,self.b,self.head = nn.Linear(1,8),nn.BatchNorm1d(8),nn.Dropout(.3),nn.Linear(8,8),nn.Linear(8,1)
+        self.register_buffer('calls', torch.zeros(1), persistent=False)
+    def forward(self, x):
+        if self.training: self.calls += 1
+        return self.head(self.drop(torch.relu(self.b(torch.relu(self.bn(self.a(x)))))))
+
+def three_groups(m): return [list(m.a.parameters())+list(m.bn.parameters()), list(m.b.parameters()), list(m.head.parameters())]
+
+class EMA(Callback):
+    "Shadow weights in an object of its own and in a module"
+    class Shadow:
+        def __init__(self): self.avg = {}
+    def __init__(self): self.shadow,self.rng,self.seen = self.Shadow(),np.random.default_rng(0),[]
+    def before_fit(self):
+        if not self.shadow.avg: self.shadow.avg = {k:v.clone() for k,v in self.model.state_dict().items() if v.is_floating_point()}
+        if not hasattr(self, 'twin'): self.twin = deepcopy(self.model)
+    def after_step(self):
+        self.seen.append(self.rng.random())
+        for k,v in self.shadow.avg.items(): v.lerp_(self.model.state_dict()[k], .1)
+        self.twin.a.weight.data.lerp_(self.model.a.weight.data, .1)
+
+def learner(opt_func=Adam, splitter=three_groups, frozen=False, cbs=None, seed=0):
+    set_seed(seed)
+    dls = synth_learner(n_trn=5, n_val=2).dls
+    learn = Learner(dls, Net(), MSELossFlat(), opt_func=opt_func, splitter=splitter, lr=.01, cbs=cbs, metrics=mse, path='.')
+    learn.remove_cb(ProgressCallback)
+    learn.logger = noop
+    if frozen: learn.freeze()
+    return learn
+
+def state(learn):
+    "All that training can change, as plain values"
+    opt = learn.opt
+    sd = None if opt is None else deepcopy(opt.state_dict())
+    ema = [c for c in learn.cbs if isinstance(c, EMA)]
+    return dict(params=[p.detach().clone() for p in learn.model.parameters()], buffers=[b.clone() for b in learn.model.buffers()],
+        grads=[None if p.grad is None else p.grad.clone() for p in learn.model.parameters()],
+        rg=[p.requires_grad for p in learn.model.parameters()], modes=[m.training for m in learn.model.modules()], opt=sd,
+        hypers=None if opt is None else [dict(h) for h in opt.hypers], rngs=[str(dl.rng.getstate()) for dl in learn.dls.loaders],
+        glob=[str(random.getstate()), str(np.random.get_state()), torch.get_rng_state()],
+        rec={k:deepcopy(v) for k,v in learn.recorder.__dict__.items() if k!='learn'}, cbs=list(learn.cbs), keys=set(learn.__dict__),
+        ema=[(deepcopy(c.shadow.__dict__), c.seen[:], c.rng.bit_generator.state) for c in ema],
+        twin=[c.twin.a.weight.detach().clone() for c in ema if hasattr(c, 'twin')])
+
+def same(a, b, path=''):
+    if isinstance(a, torch.Tensor): assert torch.equal(a, b), path
+    elif isinstance(a, np.ndarray): assert np.array_equal(a, b), path
+    elif isinstance(a, dict):
+        assert set(a)==set(b), f'{path}: {set(a)^set(b)}'
+        for k in a: same(a[k], b[k], f'{path}.{k}')
+    elif isinstance(a, (list,tuple,L)):
+        assert len(a)==len(b), path
+        for i,(x,y) in enumerate(zip(a,b)): same(x, y, f'{path}[{i}]')
+    elif isinstance(a, (Metric,Transform)): same(a.__dict__, b.__dict__, path)
+    else: assert a==b or a is b or (a!=a and b!=b), f'{path}: {a!r} != {b!r}'
+
+opts = {'Adam': Adam, 'SGD': partial(SGD, mom=.9), 'Lamb': Lamb, 'ranger': ranger,
+        'AdamW': partial(OptimWrapper, opt=torch.optim.AdamW), 'torch SGD': partial(OptimWrapper, opt=torch.optim.SGD, momentum=.9)}
+
+def interlude(learn):
+    "Everything at once: other hypers, other frozen groups, other callbacks, a new optimizer, NaN, and an error at the end"
+    learn.fit(1, .1, wd=.3, cbs=[GradientClip, GradientAccumulation(16)])
+    learn.unfreeze(); learn.validate(); learn.get_preds()
+    learn.fit(1, 1e8, reset_opt=True)
+    learn.model.head.bias.data.fill_(float('nan')); learn.model.bn.train(); learn.add_cb(GradientClip); learn.lr = 5
+    for p in learn.model.parameters(): p.requires_grad_(False)
+    random.random(); np.random.rand(); torch.rand(3)
+
+@pytest.mark.parametrize('when', ['fresh', 'mid'])
+@pytest.mark.parametrize('frozen', [False, True])
+@pytest.mark.parametrize('opt', opts)
+@pytest.mark.parametrize('ending', ['returns', 'error', 'interrupt', 'cancel'])
+def test_preserved_is_a_bitwise_noop(opt, frozen, when, ending):
+    learn = learner(opts[opt], frozen=frozen, cbs=EMA())
+    if when=='mid':
+        learn.fit(1)
+        learn.model(torch.randn(4,1)).sum().backward() # gradients that are not zero belong to the state
+    ex = dict(returns=None, error=ValueError('x'), interrupt=KeyboardInterrupt(), cancel=CancelFitException())[ending]
+    before,ids = state(learn),[id(p) for p in learn.model.parameters()]
+    try:
+        with preserved(learn):
+            interlude(learn)
+            if ex: raise ex
+    except (ValueError,KeyboardInterrupt,CancelFitException) as e: assert e is ex
+    same(before, state(learn))
+    assert ids==[id(p) for p in learn.model.parameters()]
+
+@pytest.mark.parametrize('opt', opts)
+def test_fit_after_preserved_is_the_same_fit(opt):
+    def run(between):
+        learn = learner(opts[opt], cbs=EMA())
+        learn.fit(1)
+        if between:
+            with preserved(learn): interlude(learn)
+        learn.fit(2)
+        return state(learn)
+    a,b = run(False),run(True)
+    for s in (a,b): s.pop('cbs'); s['rec'] = {k: s['rec'][k] for k in ('lrs','losses','iters','values')} # the rest holds times of day
+    same(a, b)
+
+_events = [e for e in dir(event) if e.startswith(('before_','after_')) and e!='after_create' and 'cancel' not in e]
+
+class Interrupt(Callback):
+    order = 200
+    def __init__(self, at): self.at = at
+    def __call__(self, name):
+        if name==self.at: raise KeyboardInterrupt
+
+@pytest.mark.parametrize('at', _events)
+def test_interrupt_at_any_event(at):
+    learn = learner(cbs=EMA())
+    learn.fit(1)
+    before = state(learn)
+    with pytest.raises(KeyboardInterrupt):
+        with preserved(learn): learn.fit(2, cbs=[Interrupt(at), GradientClip, ParamScheduler({'lr': SchedCos(.1,.01)})])
+    same(before, state(learn))
+
+def test_identity_and_later_additions():
+    m = nn.Linear(2,2)
+    d,l,s = {'a': 1},[1,[2]],{1,2}
+    holder = SimpleNamespace()
+    snap = Snapshot(m, d, l, s)
+    inner,w = l[1],m.weight
+    d['b'] = 2; l.append(3); inner.append(9); s.add(3)
+    m.weight = nn.Parameter(torch.zeros(5,5)); m.extra = 1; m.register_buffer('buf', torch.ones(1)); m.register_forward_hook(noop)
+    w.requires_grad_(False)
+    snap.restore()
+    assert d=={'a':1} and l==[1,[2]] and l[1] is inner and s=={1,2}
+    assert m.weight is w and w.requires_grad and not hasattr(m, 'extra') and not hasattr(m, 'buf') and not m._forward_hooks
+
+def test_moved_tensor_comes_back():
+    t = torch.arange(3.)
+    snap = Snapshot(t)
+    t.data = torch.zeros(7, dtype=torch.float64)
+    snap.restore()
+    assert torch.equal(t, torch.arange(3.)) and t.dtype==torch.float32
+
+def test_generators():
+    gens = random.Random(3),np.random.default_rng(3),np.random.RandomState(3),torch.Generator().manual_seed(3)
+    draw = lambda: (gens[0].random(), gens[1].random(), gens[2].rand(), torch.rand(1, generator=gens[3]).item())
+    snap = Snapshot(gens)
+    a = draw(); draw(); snap.restore()
+    assert draw()==a
+    snap.restore(); assert draw()==a
+
+def test_arrays_deques_and_nested():
+    from collections import deque,OrderedDict
+    o = dict(a=np.arange(3), q=deque([1,2], maxlen=3), t=(torch.ones(2), [torch.zeros(1)]), o=np.array([[1],[2]], dtype=object))
+    snap = Snapshot(o)
+    o['a'][:] = 9; o['q'].append(5); o['t'][0].zero_(); o['t'][1].clear()
+    snap.restore()
+    assert o['a'].tolist()==[0,1,2] and list(o['q'])==[1,2] and o['q'].maxlen==3 and o['t'][0].sum()==2 and len(o['t'][1])==1
+
+def test_foreign_objects_are_left_alone():
+    class Run:
+        n = 0
+    Run.__module__ = 'wandb.sdk'
+    class CB(Callback): pass
+    cb,learn = CB(),learner()
+    cb.wandb_run = Run(); learn.add_cb(cb)
+    with preserved(learn): cb.wandb_run.n = 5; cb.extra = 1
+    assert cb.wandb_run.n==5 and not hasattr(cb, 'extra')
+
+def test_zero_grads_cost_no_copy():
+    m = nn.Linear(1000,1000)
+    m(torch.ones(1,1000)).sum().backward()
+    m.zero_grad(set_to_none=False)
+    copies = []
+    import fastai_anneal.core as core
+    old = core._copied
+    core._copied = lambda t,d: copies.append(t.numel()) or old(t,d)
+    try: snap = Snapshot(m)
+    finally: core._copied = old
+    assert sum(copies)==1000*1000+1000
+    m.weight.grad.fill_(3.); snap.restore(); assert m.weight.grad.abs().sum()==0
+
+def test_copies_can_live_elsewhere():
+    m = nn.Linear(2,2)
+    w = m.weight.detach().clone()
+    snap = Snapshot(m, device='cpu')
+    m.weight.data.zero_(); snap.restore()
+    assert torch.equal(m.weight, w)
+
+def test_torch_dataloader_generator():
+    g = torch.Generator().manual_seed(1)
+    ds = [(torch.randn(1),torch.randn(1)) for _ in range(16)]
+    mk = lambda s: torch.utils.data.DataLoader(ds, batch_size=4, shuffle=s, generator=g)
+    learn = Learner(DataLoaders(mk(True), mk(False)), RegModel(), MSELossFlat())
+    learn.remove_cb(ProgressCallback); learn.logger = noop
+    before = g.get_state()
+    with preserved(learn): learn.fit(1)
+    assert torch.equal(before, g.get_state())
+
+def test_autocast_left_on_is_switched_off():
+    learn = learner()
+    assert not torch.is_autocast_enabled('cpu')
+    with preserved(learn):
+        torch.autocast('cpu', dtype=torch.bfloat16).__enter__()
+        torch.set_grad_enabled(False)
+        assert torch.is_autocast_enabled('cpu')
+    assert not torch.is_autocast_enabled('cpu') and torch.is_grad_enabled()
+    torch.autocast_increment_nesting(); assert torch.autocast_decrement_nesting()==0
+
+def test_second_interrupt_waits_for_the_undo():
+    learn = learner(); before = state(learn)
+    import fastai_anneal.core as core
+    old = core.Snapshot.restore
+    def restore(self): os.kill(os.getpid(), signal.SIGINT); old(self)
+    core.Snapshot.restore = restore
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            with preserved(learn): learn.fit(1)
+    finally: core.Snapshot.restore = old
+    same(before, state(learn))
+
+def test_opt_func_that_is_an_instance():
+    set_seed(0)
+    m = Net()
+    opt = OptimWrapper(m.parameters(), torch.optim.SGD, lr=.1)
+    learn = Learner(synth_learner().dls, m, MSELossFlat(), opt_func=opt)
+    learn.remove_cb(ProgressCallback); learn.logger = noop
+    with preserved(learn): learn.fit(1, 3.)
+    assert learn.opt is None and opt.hypers[0]['lr']==.1
+
+@pytest.mark.cuda
+def test_cuda_rng_and_scaler():
+    learn = learner(cbs=EMA()).to_fp16()
+    learn.dls.cuda(); learn.fit(1)
+    a = torch.cuda.get_rng_state()
+    before = state(learn)
+    with preserved(learn, device='cpu'): learn.fit(1); torch.rand(3, device='cuda')
+    assert torch.equal(a, torch.cuda.get_rng_state())
+    same(before, state(learn))
+
+# durations
+
+@given(st.integers(0,50), st.integers(1,50), st.integers(1,1000))
+def test_durations_agree(n, ep, it):
+    assert duration_its(n, ep, it)==duration_its(f'{n}ep', ep, it)==duration_its(f'{n*it}it', ep, it)==n*it
+
+@given(st.lists(st.integers(0,100), min_size=1, max_size=6), st.integers(1,20), st.integers(1,5000))
+def test_shares_add_up(ws, ep, it):
+    tot = sum(ws) or 1
+    parts = [Fraction(w,tot)*ep*it for w in ws]
+    assert duration_its('100%', ep, it)==duration_its(1., ep, it)==ep*it
+    assert sum(parts) in (0, ep*it)
+
+@pytest.mark.parametrize('d,its', [('10%',103),('.5ep',51),('2.5it',3),(.1,103),('2 epochs',206),('7iters',7),(0,0),('0%',0),(1,103),(1.,1030)])
+def test_duration_values(d, its): assert duration_its(d, 10, 103)==(52 if d=='.5ep' else its)
+
+@pytest.mark.parametrize('bad', ['', '10', 'ep', '1e3it', '-1ep', '101%', 'nan%', -1, 1.01, -.1, float('nan'), float('inf'), True, None, [1]])
+def test_bad_durations(bad):
+    with pytest.raises(ValueError, match='bad duration'): parse_duration(bad)
+
+@pytest.mark.parametrize('opt', opts)
+def test_checked_names(opt):
+    learn = learner(opts[opt]); learn.create_opt()
+    assert {'lr','wd'} <= set(hyper_names(learn.opt)) and 'params' not in hyper_names(learn.opt)
+    assert get_hyper(learn.opt, 'lr')==[.01]*3
+    with pytest.raises(ValueError, match="'lrr'.*did you mean 'lr'"): check_hypers(learn.opt, ['wd','lrr'])
+
+def test_n_batches():
+    class It(torch.utils.data.IterableDataset):
+        def __iter__(self): return iter(range(3))
+    with pytest.raises(ValueError, match='no length'): n_batches(DataLoader(It(), bs=2))
+    with pytest.raises(ValueError, match='no batch'): n_batches(DataLoader([], bs=2))

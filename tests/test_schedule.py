@@ -1,0 +1,261 @@
+"Contracts and faults of the schedules inside a fit"
+import math,pickle
+from copy import deepcopy
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from fastai.basics import *
+from fastai.callback.fp16 import MixedPrecision
+from fastai.callback.schedule import *
+from fastai.callback.tracker import *
+from fastai.callback.training import *
+from fastai.optimizer import OptimWrapper
+from fastai_anneal.schedule import *
+
+def three_groups(m): return [list(l.parameters()) for l in m if list(l.parameters())]
+
+class Items(list):
+    def new_empty(self): return Items()
+
+def make(n=40, bs=4, opt='fastai', groups=3, seed=0, cbs=None, **kwargs):
+    set_seed(seed)
+    x = torch.randn(n+8, 4); y = x.sum(1, keepdim=True)
+    dls = DataLoaders(DataLoader(Items(zip(x[:n],y[:n])), bs=bs, shuffle=True), DataLoader(Items(zip(x[n:],y[n:])), bs=bs))
+    opts = dict(fastai=Adam, sgd=partial(SGD, mom=.9), torch=partial(OptimWrapper, opt=torch.optim.AdamW), torchsgd=partial(OptimWrapper, opt=partial(torch.optim.SGD, momentum=.9)))
+    model = nn.Sequential(nn.Linear(4,8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(.1), nn.Linear(8,1))
+    return Learner(dls, model, loss_func=MSELossFlat(), opt_func=opts[opt], splitter=three_groups if groups==3 else trainable_params, cbs=cbs, **kwargs)
+
+def quiet(learn, f):
+    with learn.no_bar(), learn.no_logging(): return f(learn)
+
+class Lrs(Callback):
+    "What every group's hyperparameters are when the optimizer steps"
+    run_valid = False
+    order = 1000
+    def __init__(self, hp='lr'): self.hp,self.seen = hp,[]
+    def before_batch(self): self.seen.append([h[self.hp] for h in self.opt.hypers])
+
+def run(learn, n, cbs, lr=.1, hp='lr', **kwargs):
+    rec = Lrs(hp)
+    quiet(learn, lambda l: l.fit(n, lr, cbs=L(cbs)+rec, **kwargs))
+    return np.array(rec.seen)
+
+OPTS = 'fastai','sgd','torch','torchsgd'
+FAMILY = [CosineAnneal(), CosineAnneal(warmup='10%'), CosineAnneal(warmup=.1, hold='5it', length='80%', ratio=.1), CosineAnneal(lr_min=1e-3, inclusive=True),
+          CosineAnneal(cycles=2, cycle_mult=2., cycle_decay=.5), CosineAnneal(by='epoch'), CosineAnneal(by='epoch', warmup='1ep')]
+
+@pytest.mark.parametrize('opt', OPTS)
+@pytest.mark.parametrize('lr', [.1, slice(.1), slice(.01,.1), [.1,.2,.3]], ids=str)
+def test_a_run_is_what_values_says(opt, lr):
+    for cb in FAMILY:
+        seen = run(make(opt=opt), 3, cb, lr)
+        np.testing.assert_array_equal(seen, cb.values(3, 10, lr, n_groups=3))
+
+@pytest.mark.parametrize('cb', FAMILY, ids=lambda o: str(o._shape()))
+@pytest.mark.parametrize('start', [0,1,2])
+def test_start_epoch_needs_no_state(cb, start):
+    learn = make()
+    rec = Lrs()
+    quiet(learn, lambda l: l.fit(3, .1, cbs=[deepcopy(cb), rec], start_epoch=start))
+    np.testing.assert_array_equal(rec.seen, cb.values(3, 10, .1, n_groups=3)[start*10:])
+
+def test_fastai_records_and_plots():
+    import matplotlib; matplotlib.use('agg')
+    learn = make()
+    cb = CosineAnneal(warmup='10%')
+    seen = run(learn, 2, cb)
+    assert list(learn.recorder.hps)==['lr'] and learn.recorder.hps['lr']==learn.recorder.lrs==list(seen[:,-1])
+    learn.recorder.plot_sched()
+    ax = plt.subplots()[1]
+    assert cb.plot(2, 10, ax=ax) is ax and cb.plot(2, 10) is not ax
+    plt.close('all')
+
+def test_frozen_groups():
+    learn = make()
+    learn.freeze()
+    np.testing.assert_array_equal(run(learn, 2, CosineAnneal(), slice(.1)), CosineAnneal().values(2, 10, slice(.1), n_groups=3))
+
+def test_fine_tune_like():
+    learn = make()
+    learn.freeze()
+    a = run(learn, 1, CosineAnneal(), slice(.1))
+    learn.unfreeze()
+    b = run(learn, 2, CosineAnneal(), slice(.001,.01))
+    np.testing.assert_array_equal(b, CosineAnneal().values(2, 10, slice(.001,.01), n_groups=3))
+
+def test_the_next_fit_starts_from_its_own_lr():
+    learn,cb = make(lr=.3),CosineAnneal()
+    learn.add_cb(cb)
+    for lr in (.1,.2,None): assert run(learn, 1, [], lr)[0,0]==ifnone(lr, .3)
+
+@pytest.mark.parametrize('opt', OPTS)
+@pytest.mark.parametrize('on_learner', [False,True])
+def test_other_hypers_are_put_back(opt, on_learner):
+    learn = make(opt=opt)
+    learn.create_opt()
+    learn.opt.set_hyper('wd', [.1,.2,.3])
+    drop = learn.model[3]
+    cb = Anneal({'wd': ShapeLin(), 'model.3.p': ShapeLin(.5,.1).absolute(), 'mom': ShapeCos(.95,.85).absolute()})
+    mom = learn.opt.hypers[0]['mom']
+    if on_learner: learn.add_cb(cb)
+    seen = run(learn, 2, [] if on_learner else cb, hp='wd')
+    np.testing.assert_allclose(seen[:,1], .2*ShapeLin().values(2, 10))
+    assert [h['wd'] for h in learn.opt.hypers]==[.1,.2,.3] and drop.p==.1 and learn.opt.hypers[0]['mom']==mom
+    class Stop(Callback):
+        order = 2000
+        def before_batch(self):
+            if self.train_iter==7: raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt): run(learn, 2, [Stop()] if on_learner else [cb, Stop()])
+    if on_learner: assert learn.opt.hypers[0]['wd']!=.1; run(learn, 1, [])
+    assert [h['wd'] for h in learn.opt.hypers]==[.1,.2,.3] and drop.p==.1 and learn.opt.hypers[0]['mom']==mom
+
+def test_interrupted_then_set_by_hand():
+    learn = make()
+    cb = Anneal({'wd': ShapeLin()})
+    learn.add_cb(cb)
+    class Stop(Callback):
+        def after_batch(self):
+            if self.train_iter==7: raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt): quiet(learn, lambda l: l.fit(2, .1, wd=.1, cbs=Stop()))
+    rec = Lrs('wd')
+    quiet(learn, lambda l: l.fit(2, .1, wd=.5, cbs=rec))
+    assert rec.seen[0]==[.5]*3
+
+def weights(learn): return torch.cat([p.detach().flatten() for p in learn.model.parameters()]).clone()
+
+class InBetween(Callback):
+    "Validates and predicts in the middle of a fit"
+    order = 90
+    def __init__(self, f): self.f = f
+    def after_epoch(self):
+        if not self.learn.lock.locked(): self.f(self.learn)
+
+@pytest.mark.parametrize('f', [lambda l: l.validate(), lambda l: l.get_preds()], ids=['validate','get_preds'])
+def test_validate_and_predict_change_nothing(f):
+    cb = Anneal({'lr': ShapeCos(), 'wd': ShapeLin()})
+    a = make(cbs=cb); sa = run(a, 2, [], wd=.1)
+    hps = deepcopy(a.recorder.hps)
+    with a.no_bar(), a.no_logging(): f(a)
+    assert a.recorder.hps==hps
+    b = make(cbs=Anneal({'lr': ShapeCos(), 'wd': ShapeLin()}))
+    with b.no_bar(), b.no_logging(): f(b)
+    sb = run(b, 2, [], wd=.1)
+    np.testing.assert_array_equal(sa, sb)
+    c = make(); sc = run(c, 2, [Anneal({'lr': ShapeCos(), 'wd': ShapeLin()}), InBetween(f)], wd=.1)
+    np.testing.assert_array_equal(sa, sc)
+    assert c.opt.hypers[0]['wd']==.1
+
+def test_no_error_from_validate():
+    learn = make(cbs=CosineAnneal(warmup='9ep', hp='nonsense'))
+    with learn.no_bar(), learn.no_logging(): learn.validate(); learn.get_preds()
+
+def test_fastai_lr_find():
+    learn,plain = make(cbs=CosineAnneal(warmup='90ep')),make()
+    for l in (learn,plain):
+        set_seed(1)
+        with l.no_bar(): l.lr_find(show_plot=False, num_it=30)
+    assert learn.recorder.lrs==plain.recorder.lrs
+    learn = make(cbs=CosineAnneal())
+    with learn.no_bar(): learn.lr_find(show_plot=False, num_it=30)
+    np.testing.assert_array_equal(run(learn, 1, []), CosineAnneal().values(1, 10, .1, n_groups=3))
+
+@pytest.mark.parametrize('n,bs,n_epoch', [(4,4,1),(4,4,3),(8,4,1),(40,4,0)])
+def test_small_runs(n, bs, n_epoch):
+    for cb in (CosineAnneal(), CosineAnneal(warmup='10%'), CosineAnneal(inclusive=True), CosineAnneal(hold=.5, by='epoch')):
+        seen = run(make(n=n, bs=bs), n_epoch, cb)
+        assert len(seen)==n_epoch*n//bs
+        if len(seen): np.testing.assert_array_equal(seen, cb.values(n_epoch, n//bs, .1, n_groups=3))
+        if n_epoch==1 and n==bs: assert (seen==.1).all()
+
+def test_short_and_cancelled_epochs():
+    vals = CosineAnneal().values(3, 10, .1, n_groups=3)
+    class Cancel(Callback):
+        order = 2000
+        def __init__(self, ex, at): self.ex,self.at = ex,at
+        def before_batch(self):
+            if self.training and self.iter==self.at: raise self.ex
+    seen = run(make(), 3, [CosineAnneal(), ShortEpochCallback(.3)])
+    np.testing.assert_array_equal(seen, vals[[e*10+i for e in range(3) for i in range(4)]])
+    for ex,at in ((CancelEpochException,4), (CancelTrainException,4)):
+        seen = run(make(), 3, [CosineAnneal(), Cancel(ex, at)])
+        np.testing.assert_array_equal(seen, vals[[e*10+i for e in range(3) for i in range(5)]])
+    np.testing.assert_array_equal(run(make(), 3, [CosineAnneal(), Cancel(CancelBatchException, 4)]), vals)
+    np.testing.assert_array_equal(run(make(), 3, [CosineAnneal(), Cancel(CancelFitException, 4)]), vals[:5])
+    np.testing.assert_array_equal(run(make(), 3, [CosineAnneal(), GradientAccumulation(12)]), vals)
+
+def test_loader_of_another_length_in_mid_run():
+    class Swap(Callback):
+        def before_epoch(self):
+            if self.epoch==1: self.learn.dls = DataLoaders(self.dls.train.new(bs=2), self.dls.valid)
+    seen = run(make(groups=1), 2, [CosineAnneal(), Swap()])[:,0]
+    np.testing.assert_allclose(seen, [.05*(1+math.cos(math.pi*x)) for x in [*(np.arange(10)/20), *(.5+np.arange(20)/40)]])
+
+@pytest.mark.parametrize('bad,match', [
+    (lambda: CosineAnneal(warmup='3ep'), 'longer than the whole'), (lambda: CosineAnneal(warmup='60%', hold='50%'), 'longer than the whole'),
+    (lambda: CosineAnneal(warmup='-1it'), 'bad duration'), (lambda: CosineAnneal(warmup=float('nan')), 'bad duration'),
+    (lambda: CosineAnneal(length='3ep'), 'the run has 20'), (lambda: CosineAnneal(by='step'), "'batch' or by 'epoch'"),
+    (lambda: CosineAnneal(cycles=0), 'at least 1'), (lambda: CosineAnneal(cycles=2.5), 'at least 1'), (lambda: CosineAnneal(cycles=50), 'too few'),
+    (lambda: CosineAnneal(cycle_mult=-1.), 'cycle_mult|mult'), (lambda: CosineAnneal(lr_min=-1.), 'negative'), (lambda: CosineAnneal(lr_min=float('nan')), 'NaN'),
+    (lambda: CosineAnneal(lr_min=1.), 'below its floor'), (lambda: CosineAnneal(lr_min=[.01,.02]), '2 values of lr_min for 3'),
+    (lambda: CosineAnneal(lr_min=.01, ratio=.1), 'give one'), (lambda: CosineAnneal(ratio=float('nan')), 'ratio'), (lambda: CosineAnneal(hp='momm'), "did you mean 'mom'"),
+    (lambda: CosineAnneal(hp='model.drop.p'), "no attribute 'drop'"), (lambda: CosineAnneal(hp='model.0.weight'), 'only a number'),
+    (lambda: Anneal({}), 'must be a dict'), (lambda: Anneal({'lr': 3}), 'neither a shape'), (lambda: Anneal({'lr': ShapeFn(lambda p: float('nan'))}), 'gives'),
+    (lambda: [CosineAnneal(), Anneal({'lr': ShapeCos()})], 'CosineAnneal and Anneal both set .lr.'),
+    (lambda: [CosineAnneal(), ReduceLROnPlateau()], 'CosineAnneal and ReduceLROnPlateau'),
+    (lambda: [CosineAnneal(), ParamScheduler({'lr': SchedCos(1,0)})], 'CosineAnneal and ParamScheduler')])
+def test_refused_before_the_first_batch(bad, match):
+    learn = make()
+    learn.create_opt()
+    w,logger,seen = weights(learn),learn.logger,Lrs()
+    with pytest.raises(ValueError, match=match): learn.fit(2, .1, cbs=L(bad())+seen)
+    assert not seen.seen and (weights(learn)==w).all() and learn.logger is logger and not learn.opt.state.get(next(learn.model.parameters()), {}).get('step')
+    assert learn.cbs.attrgot('name')==make().cbs.attrgot('name')
+    run(learn, 1, CosineAnneal())
+
+@pytest.mark.parametrize('lr', [float('nan'), float('inf'), -1., [.1,float('nan'),.1]], ids=str)
+def test_bad_lr(lr):
+    with pytest.raises(ValueError, match='finite|negative'): run(make(), 1, CosineAnneal(), lr)
+
+def test_one_cycle_with_another_schedule():
+    learn = make()
+    quiet(learn, lambda l: l.fit_one_cycle(2, .1, wd=.1, cbs=Anneal({'wd': ShapeLin()})))
+    assert set(learn.recorder.hps)=={'lr','mom','wd'} and len(learn.recorder.hps['wd'])==20
+    with pytest.raises(ValueError, match='CosineAnneal and ParamScheduler both set .lr.*fit_one_cycle'): quiet(learn, lambda l: l.fit_one_cycle(2, .1, cbs=CosineAnneal()))
+
+def test_two_schedules_record_both():
+    learn = make()
+    run(learn, 2, [CosineAnneal(), CosineAnneal(hp='wd', ratio=10.)], wd=.01)
+    assert set(learn.recorder.hps)=={'lr','wd'} and len(learn.recorder.hps['wd'])==20
+    assert learn.recorder.hps['wd'][0]==.01 and learn.recorder.hps['wd'][-1]>.09
+    run(learn, 1, CosineAnneal())
+    assert set(learn.recorder.hps)=={'lr'}
+
+@pytest.mark.parametrize('cb', FAMILY + [Anneal({'lr': ShapeWarm(length='10%') >> ShapeCos().repeat(2), 'wd': SchedCos(.1,.2)})], ids=lambda o: type(o).__name__)
+def test_pickle_and_export(cb, tmp_path):
+    learn = make(path=tmp_path)
+    learn.add_cb(pickle.loads(pickle.dumps(cb)))
+    a = run(learn, 2, [])
+    learn.export('x.pkl')
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        l2 = load_learner(tmp_path/'x.pkl')
+    l2.dls = make().dls
+    np.testing.assert_array_equal(run(l2, 2, []), a)
+
+def test_scales_compose_and_leave_nothing():
+    learn = make()
+    s = HyperScale({'lr': [.1,.5,1.], 'wd': .5})
+    seen = run(learn, 2, [CosineAnneal(), s, HyperScale({'lr': 2.})])
+    np.testing.assert_allclose(seen, CosineAnneal().values(2, 10, .1, n_groups=3)*[.2,1,2], rtol=1e-15)
+    class Stop(Callback):
+        order = 3000
+        def before_batch(self): raise KeyboardInterrupt
+    wd = learn.opt.hypers[0]['wd']
+    with pytest.raises(KeyboardInterrupt): run(learn, 1, [s, Stop()])
+    assert [h['lr'] for h in learn.opt.hypers]==[.1]*3 and learn.opt.hypers[0]['wd']==wd and not learn._hyper_base if hasattr(learn, '_hyper_base') else True
+    with pytest.raises(KeyboardInterrupt): run(learn, 1, [Anneal({'wd': ShapeLin()}), s, Stop()])
+    assert learn.opt.hypers[0]['wd']==wd
+    quiet(learn, lambda l: l.fit_one_cycle(1, .1, cbs=HyperScale({'lr': .5})))
+    assert max(learn.recorder.lrs)<=.05+1e-9
