@@ -177,7 +177,7 @@ def _fig(draw, w=7., h=3.6, **kw):
     draw(fig.subplots(**kw))
     return fig
 
-# %% ../nbs/08_cli.ipynb #514eabc7
+# %% ../nbs/08_cli.ipynb #4d524c2d
 def _plot_lrs(ax, lrs): ax.plot(lrs); ax.set(xlabel='batch', ylabel='learning rate', title='what the optimizer used')
 
 def _plot_losses(ax, losses, history):
@@ -193,7 +193,8 @@ def _plot_confusion(ax, preds, targs, vocab):
     ax.imshow(off, cmap='Reds')
     for i,r in enumerate(m):
         for j,v in enumerate(r):
-            if v: ax.text(j, i, v, ha='center', va='center', fontsize=8, color='gray' if i==j else 'black')
+            dark = i!=j and v>.6*max(map(max, off))
+            if v: ax.text(j, i, v, ha='center', va='center', fontsize=8, color='gray' if i==j else 'white' if dark else 'black')
     ax.set(xticks=range(n), yticks=range(n), xticklabels=vocab, yticklabels=vocab, xlabel='predicted', ylabel='actual', title='test set')
 
 # %% ../nbs/08_cli.ipynb #bebe01a4
@@ -241,7 +242,7 @@ def report(
     return ('<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
             f"<title>fastai_anneal: MNIST {s['test accuracy']}</title><style>{_style}</style><body>" + '\n'.join(parts) + '</body></html>\n')
 
-# %% ../nbs/08_cli.ipynb #4a40393a
+# %% ../nbs/08_cli.ipynb #957aa908
 def _mnist(args):
     from fastai_anneal.mnist import MNISTError
     try: res = train_mnist(args.data, args.model, args.epochs, args.lr, args.anneal, args.device, args.seed, args.out)
@@ -252,6 +253,7 @@ def _mnist(args):
 
 def main(argv=None):
     "Run the command; the exit status is 0, 2 after a bad option, 130 after Ctrl-C"
+    os.environ.setdefault('OMP_WAIT_POLICY', 'passive') # threads that spin make small models many times slower on a busy machine
     with warnings.catch_warnings():
         warnings.simplefilter('ignore') # of the libraries, about themselves
         args = parser().parse_args(argv)
