@@ -1,13 +1,12 @@
 """What the training loop costs per batch, beyond the training itself: `TrainLearner` beside fastai's `Learner` and a bare PyTorch loop
 
 A 784-50-10 MLP on MNIST in memory, batches of 64 cut beforehand, Recorder and a metric on, progress bar off. The overhead of a loop is its time less that of the bare
-loop with the same optimizer, batches and validation. The three take turns in one process, and each epoch is compared with its neighbours.
+loop with the same optimizer, batches and validation. The three take turns in one process, in alternating order, in many short epochs; the fastest of each counts.
 
-    python benchmarks/loop.py            # about 3 minutes
+    python benchmarks/loop.py            # about 2 minutes
     FASTAI_ANNEAL_DATA=folder python benchmarks/loop.py   # MNIST in torchvision's layout; random data of the same shape without
 """
 import argparse,os,time,warnings
-from statistics import median
 warnings.filterwarnings('ignore')
 import torch
 torch.set_num_threads(1)
@@ -52,16 +51,16 @@ def learner(cls, dls, opt, n_cbs):
     assert len(learn.cbs)==n_cbs
     return learn
 
-def bare(dls, opt, clip):
-    "The same training with nothing around it"
-    model,loss_func = mlp(),nn.CrossEntropyLoss()
-    o = opt(L(model.parameters()), lr=1e-3)
-    o.set_hyper('wd', .01) if 'wd' in o.hypers[0] else None
+def bare(dls, opt, n_cbs):
+    "The same training with nothing around it; the optimizer is the one a `Learner` makes"
+    learn = learner(Learner, dls, opt, n_cbs)
+    learn.create_opt()
+    model,loss_func,o = learn.model,learn.loss_func,learn.opt
     def epoch():
         model.train()
         for xb,yb in dls.train:
             loss_func(model(xb), yb).backward()
-            if clip: nn.utils.clip_grad_norm_(model.parameters(), 1.)
+            if n_cbs==8: nn.utils.clip_grad_norm_(model.parameters(), 1.)
             o.step(); o.zero_grad()
         model.eval()
         loss,acc,n = 0.,0.,0
@@ -76,35 +75,36 @@ def timed(f):
     t = time.perf_counter(); f()
     return time.perf_counter()-t
 
+def ratios(ts):
+    "Overhead and epoch of ours by fastai's from the fastest epoch of each of the rounds `ts`"
+    m = {k: min(t[k] for t in ts) for k in ts[0]}
+    return (m['ours']-m['bare'])/(m['fastai']-m['bare']), m['ours']/m['fastai'], m
+
 def main():
     ap = argparse.ArgumentParser(description=__doc__.split('\n')[0])
-    ap.add_argument('--batches', type=int, default=150, help='training batches of an epoch; a fifth as many to validate')
-    ap.add_argument('--rounds', type=int, default=25)
+    ap.add_argument('--batches', type=int, default=50, help='training batches of an epoch; a fifth as many to validate')
+    ap.add_argument('--rounds', type=int, default=100, help='epochs of each loop, taking turns')
     ap.add_argument('--data', default=os.environ.get('FASTAI_ANNEAL_DATA'))
     a = ap.parse_args()
     nv = a.batches//5
     x,y = data((a.batches+nv)*64, a.data)
     bs = list(zip(x.split(64), y.split(64)))
     dls = DataLoaders(Batches(bs[:a.batches]), Batches(bs[a.batches:]), device=torch.device('cpu'))
-    print(f"torch {torch.__version__}, 1 thread, {'MNIST' if a.data else 'random data'}, {a.batches}+{nv} batches an epoch, {a.rounds} rounds; microseconds per batch\n")
-    print(f"{'optimizer':18} {'callbacks':>9} {'bare':>7} {'fastai':>7} {'ours':>7}   {'overhead ours/fastai':>20} {'(quartiles)':>13}   {'epoch ours/fastai':>17}")
+    print(f"torch {torch.__version__}, 1 thread, {'MNIST' if a.data else 'random data'}, {a.batches}+{nv} batches an epoch, {a.rounds} rounds; microseconds per batch of the fastest epoch;\nin brackets the range over five parts of the rounds\n")
+    print(f"{'optimizer':18} {'callbacks':>9} {'bare':>6} {'fastai':>6} {'ours':>6}   {'overhead ours/fastai':>22}   {'epoch ours/fastai':>19}")
     worst = [0,0]
     for name,opt in opts.items():
         for n_cbs in extra:
-            runs = dict(bare=bare(dls, opt, n_cbs==8), fastai=learner(Learner, dls, opt, n_cbs), ours=learner(TrainLearner, dls, opt, n_cbs))
-            runs = {k: v if k=='bare' else partial(v.fit, 1) for k,v in runs.items()}
+            runs = dict(bare=bare(dls, opt, n_cbs), fastai=partial(learner(Learner, dls, opt, n_cbs).fit, 1), ours=partial(learner(TrainLearner, dls, opt, n_cbs).fit, 1))
             for f in runs.values(): f()
-            ts = []
-            for i in range(a.rounds):
-                order = list(runs) if i%2 else list(runs)[::-1]
-                t = {k: timed(runs[k]) for k in order}
-                ts.append(t)
-            over = sorted((t['ours']-t['bare'])/(t['fastai']-t['bare']) for t in ts)
-            q = lambda v,p: v[int(p*(len(v)-1))]
-            us = {k: median(t[k] for t in ts)/(a.batches+nv)*1e6 for k in runs}
-            epoch = median(t['ours']/t['fastai'] for t in ts)
-            worst = [max(worst[0], median(over)), max(worst[1], epoch)]
-            print(f"{name:18} {n_cbs:9} {us['bare']:7.0f} {us['fastai']:7.0f} {us['ours']:7.0f}   {median(over):20.2f} {q(over,.25):6.2f}-{q(over,.75):.2f}    {epoch:17.2f}", flush=True)
+            ts = [{k: timed(runs[k]) for k in (list(runs) if i%2 else list(runs)[::-1])} for i in range(a.rounds)]
+            over,epoch,m = ratios(ts)
+            n = max(1, len(ts)//5)
+            parts = [ratios(ts[i:i+n])[:2] for i in range(0, n*(len(ts)//n), n)]
+            (o1,o2),(e1,e2) = [(min(p),max(p)) for p in zip(*parts)]
+            worst = [max(worst[0], over), max(worst[1], epoch)]
+            us = {k: v/(a.batches+nv)*1e6 for k,v in m.items()}
+            print(f"{name:18} {n_cbs:9} {us['bare']:6.0f} {us['fastai']:6.0f} {us['ours']:6.0f}   {over:8.2f} ({o1:5.2f} -{o2:5.2f})   {epoch:5.2f} ({e1:5.2f} -{e2:5.2f})", flush=True)
     print(f"\nworst: overhead {worst[0]:.2f} of fastai's, epoch {worst[1]:.2f} of fastai's")
 
 if __name__=='__main__': main()
