@@ -6,7 +6,8 @@
 __all__ = ['Shape', 'ShapeNo', 'ShapeLin', 'ShapeCos', 'ShapeSqrt', 'ShapeRex', 'ShapePoly', 'ShapeExp', 'ShapeWarm', 'ShapeStep',
            'ShapeMultiStep', 'ShapeInvSqrt', 'ShapeFn', 'ShapeSeq', 'ShapeRepeat', 'per_group', 'ScheduleCallback',
            'Anneal', 'CosineAnneal', 'HyperScale', 'LinearAnneal', 'RexAnneal', 'PolyAnneal', 'WarmRestarts',
-           'ExpAnneal', 'StepAnneal', 'MultiStepAnneal', 'LambdaAnneal', 'InvSqrtAnneal', 'WSD', 'OneCycle', 'Plateau']
+           'ExpAnneal', 'StepAnneal', 'MultiStepAnneal', 'LambdaAnneal', 'InvSqrtAnneal', 'WSD', 'OneCycle', 'Plateau',
+           'TorchSched', 'Checkpoint']
 
 # %% ../nbs/01_schedule.ipynb #eb078bf1
 import inspect,math,numbers,os,re,warnings
@@ -391,7 +392,7 @@ def _refuse_rivals(cb):
                 ReduceLROnPlateau: 'Plateau does what ReduceLROnPlateau does, on top of a schedule'}.get(type(o), 'take one of them off')
         raise ValueError(f"{type(cb).__name__} and {type(o).__name__} both set {both[0]!r}, but it can follow only one schedule ({hint})")
 
-# %% ../nbs/01_schedule.ipynb #5fae65db
+# %% ../nbs/01_schedule.ipynb #9b5ec433
 class ScheduleCallback(Callback):
     "Base of the callbacks that set hyperparameters at each batch"
     order,run_valid = TrainEvalCallback.order-1,False # before all others, to fail before they did anything
@@ -416,6 +417,8 @@ class ScheduleCallback(Callback):
         check_hypers(learn.opt, [h for h in self.hypers if '.' not in h])
         _refuse_rivals(self)
         self._plan = self._prepare(learn)
+        try: _refuse_rivals(self) # a scheduler of torch may move more than it said
+        except ValueError: self._plan = None; raise
 
     def before_train(self):
         "The first time: remember what to put back, and open the record"
@@ -881,3 +884,387 @@ class Plateau(HyperScale):
     def _reduce(self):
         self.n,self.bad,self.cool = self.n+1,0,self.cooldown
         if self.learn.logger is not noop: print(f'Epoch {self.epoch}: {self.monitor} has stopped getting better, {self.hp} is now multiplied with {self.factor**self.n:g}')
+
+# %% ../nbs/01_schedule.ipynb #c516f9b5
+class _Shadow(torch.optim.Optimizer):
+    "Parameter groups like those of `opt`, and nothing to optimize"
+    _stale = 'initial_lr','max_lr','min_lr','base_momentum','max_momentum'
+    def __init__(self, opt):
+        if isinstance(opt, OptimWrapper):
+            gs,self.keys = [{k:v for k,v in pg.items() if k!='params' and k not in self._stale} for pg in opt.opt.param_groups],dict(opt.bwd_map)
+        else:
+            adam,native = 'sqr_mom' in opt.hypers[0],[dict(h) for h in opt.hypers]
+            self.keys = {'lr':'lr', 'wd':'weight_decay', **({'mom':'betas__0','sqr_mom':'betas__1'} if adam else {'mom':'momentum'})}
+            gs = [self._group(h, adam) for h in native]
+        has = opt.hypers[0]
+        self.keys = {k:v for k,v in self.keys.items() if k in has and isinstance(has[k], (numbers.Real,Tensor)) and not isinstance(has[k], bool) and k not in self._stale}
+        super().__init__([{'params': [nn.Parameter(torch.zeros(1))], **g} for g in gs], dict(gs[0]))
+
+    def _group(self, h, adam):
+        res = {'lr': float(h['lr']), 'weight_decay': h.get('wd', 0.)}
+        if adam: return {**res, 'betas': (h.get('mom', 0.), h['sqr_mom'])}
+        return {**res, 'momentum': h['mom']} if 'mom' in h else res
+
+    def step(self, closure=None): pass
+    def read(self, hyper):
+        "The values of a fastai hyperparameter, one per group"
+        k,_,i = self.keys[hyper].partition('__')
+        vs = [pg[k][int(i)] if i else pg[k] for pg in self.param_groups]
+        return [v.item() if isinstance(v, Tensor) else v for v in vs]
+
+# %% ../nbs/01_schedule.ipynb #f0d7e8fa
+def _build(f, opt):
+    "The scheduler that `f`, a partial with partials in it or any function, makes for `opt`"
+    if not isinstance(f, partial): return f(opt)
+    made = lambda o: _build(o, opt) if isinstance(o, partial) else type(o)(map(made, o)) if type(o) in (list,tuple) else o
+    args,kwargs = map(made, f.args),{k:made(v) for k,v in f.keywords.items()}
+    return f.func(*args, **kwargs) if f.func is torch.optim.lr_scheduler.ChainedScheduler else f.func(opt, *args, **kwargs)
+
+class _TorchPlan(_Plan):
+    def __init__(self, learn, sched, shadow, start, n_iter):
+        store_attr()
+        self.hps,self.started,self.tracks = {},False,[]
+        self.hypers = []
+        self.add('lr')
+        self.sync()
+
+    def add(self, h):
+        self.hypers.append(h); self.hps[h] = []
+        t = _Track(h, None, self.start[h])
+        self.tracks.append(t)
+        return t
+    def sync(self):
+        "Follow what the scheduler has begun to move, like a momentum"
+        for h in self.shadow.keys:
+            if h in self.hypers or self.shadow.read(h)==self.start[h]: continue
+            t = self.add(h)
+            if self.started: self.owe.append((t, self.start[h]))
+    def set(self):
+        for t in self.tracks:
+            t.was = self.shadow.read(t.name)
+            self.learn.opt.set_hyper(t.name, t.was)
+
+# %% ../nbs/01_schedule.ipynb #a339e351
+class TorchSched(ScheduleCallback):
+    "Follow a scheduler of `torch.optim.lr_scheduler`, on any fastai optimizer"
+    def __init__(self,
+        sched, # `partial(torch.optim.lr_scheduler.StepLR, step_size=3)`, or a function from an optimizer to a scheduler
+        by:str='epoch', # A step of the scheduler at each `'epoch'`, or at each step of the optimizer: `'batch'`
+        monitor:str=None # Column of the recorder to give to `step`; `'valid_loss'` for torch's `ReduceLROnPlateau`
+    ):
+        _Clock(1, 1, by)
+        if not callable(sched): raise ValueError(f"sched={sched!r}: must be partial(torch.optim.lr_scheduler.X, ...), or a function from an optimizer to a scheduler")
+        plateau = isinstance(sched, type) and issubclass(sched, torch.optim.lr_scheduler.ReduceLROnPlateau) or getattr(sched, 'func', None) is torch.optim.lr_scheduler.ReduceLROnPlateau
+        if plateau and monitor is None: monitor = 'valid_loss'
+        if monitor is not None and by!='epoch': raise ValueError(f"monitor={monitor!r} is known once an epoch, so by={by!r} cannot be")
+        self.sched,self.by,self.monitor = sched,by,monitor
+        self._skipped = self._replayed = False
+
+    @property
+    def hypers(self): return ['lr'] if self._plan is None else self._plan.hypers
+
+    def _prepare(self, learn):
+        n_iter,shadow = n_batches(learn.dls.train),_Shadow(learn.opt)
+        start = {h: shadow.read(h) for h in shadow.keys}
+        if self.monitor is not None and self.monitor not in (names := _monitors(learn)): raise ValueError(f"monitor={self.monitor!r}: {did_you_mean(self.monitor, names)}")
+        sched = _build(self.sched, shadow)
+        if not callable(getattr(sched, 'step', None)): raise ValueError(f"{self.sched!r} gives {type(sched).__name__}, which is no scheduler")
+        res = _TorchPlan(learn, sched, shadow, start, n_iter)
+        self._replayed = False
+        if self._resume is not None: self._load(res, self._resume[0])
+        self.__dict__['_resume'] = None
+        return res
+
+    def _step(self, *args):
+        p = self._plan
+        p.shadow.step() # torch warns about schedulers that step before the optimizer
+        p.sched.step(*args)
+        p.sync()
+
+    def before_epoch(self):
+        "A step for the epoch that is over, also if it was skipped by `start_epoch`"
+        p = self._plan
+        if p is None or _validating(self.learn) or self.by!='epoch' or self.epoch==0: return
+        if self.monitor is None: return self._step()
+        if not self.recorder.values: return
+        vals,i = self.recorder.values[-1],list(self.recorder.metric_names[1:]).index(self.monitor)
+        if i<len(vals) and vals[i] is not None: self._step(vals[i])
+
+    def before_train(self):
+        p = self._plan
+        if p is None: return
+        if self.by=='batch' and not p.started and not self._replayed:
+            for _ in range(self.epoch*p.n_iter): self._step()
+        self._replayed = True
+        super().before_train()
+        p.owe = self._owed
+
+    def after_cancel_step(self): self._skipped = True
+    def after_step(self):
+        if self._plan is not None and self.by=='batch' and not self._skipped: self._step()
+        self._skipped = False
+
+    def state_dict(self):
+        p = self._plan
+        return {} if p is None else {'sched': p.sched.state_dict(), 'groups': [{k:v for k,v in g.items() if k!='params'} for g in p.shadow.param_groups]}
+    def load_state_dict(self, sd, horizon=None):
+        if self._plan is None: self._resume = (sd, horizon)
+        else: self._load(self._plan, sd)
+    def _load(self, p, sd):
+        if not sd: return
+        p.sched.load_state_dict(sd['sched'])
+        for g,s in zip(p.shadow.param_groups, sd['groups']): g.update(s)
+        p.sync()
+        self._replayed = True
+
+def _monitors(learn):
+    "What the recorder will call its columns"
+    r,names = learn.recorder,learn.metrics.attrgot('name')
+    if r.train_metrics and r.valid_metrics: return [f'{p}_{n}' for p in ('train','valid') for n in ['loss',*names]]
+    return ['train_loss'] + (['valid_loss',*names] if r.valid_metrics else [])
+
+# %% ../nbs/01_schedule.ipynb #208b19f6
+_horizons = 'error','rescale','keep'
+
+def _resumed(sd, how, new):
+    "The horizon and the clock `(e0, s0, rate)`, in epochs, of a schedule with state `sd` in a run of `new=(n_epoch, n_iter)`"
+    old,clk,e = tuple(sd['horizon']),tuple(Fraction(*o) for o in sd['clock']),Fraction(*sd['at'])
+    if tuple(sd['run'])==tuple(new): return old,clk
+    if how=='error':
+        raise ValueError(f"the schedule was made for {sd['run'][0]} epochs of {sd['run'][1]} iterations, and this fit has {new[0]} of {new[1]}: horizon='rescale' "
+                         "stretches what is left of it over what is left of this run, horizon='keep' goes on with it as it was")
+    if how=='keep': return old,clk
+    s = clk[1] + clk[2]*(e-clk[0])
+    if e>=new[0]: raise ValueError(f"nothing is left to rescale: the run is at epoch {float(e):g} of {new[0]}")
+    return old,(e, s, (old[0]-s)/(new[0]-e))
+
+def _check_horizon(how):
+    if how not in _horizons: raise ValueError(f"horizon={how!r}: must be one of {', '.join(map(repr, _horizons))}")
+
+@patch
+def state_dict(self:Anneal):
+    "Where the schedule is, and the horizon it was made for; empty when no fit is running"
+    p = self._plan
+    if p is None: return {}
+    at = Fraction(p.e[0]) + Fraction(p.e[1], p.e[2]) if isinstance(p.e, tuple) else p.e
+    return dict(horizon=p.horizon, run=(p.n_epoch,p.n_iter), at=at.as_integer_ratio(), clock=[Fraction(o).as_integer_ratio() for o in p.clock])
+
+@patch
+def load_state_dict(self:Anneal,
+    sd:dict, # From `state_dict`
+    horizon:str='error' # What to do if the next fit has another horizon: `'error'`, `'rescale'` or `'keep'`
+):
+    "The next fit goes on with the run that `sd` is from"
+    _check_horizon(horizon)
+    self._resume = (sd, horizon) if sd else None
+
+# %% ../nbs/01_schedule.ipynb #8f13a1af
+def _atomic_save(o, path):
+    "`torch.save`, such that `path` is either the old file or the new one, whole"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tmp = path.with_name(path.name+'.tmp')
+    with open(tmp, 'wb') as f:
+        torch.save(o, f)
+        f.flush(); os.fsync(f.fileno())
+    os.replace(tmp, path)
+    if hasattr(os, 'O_DIRECTORY'):
+        fd = os.open(path.parent, os.O_DIRECTORY)
+        try: os.fsync(fd)
+        finally: os.close(fd)
+
+_simple = (numbers.Number, str, bytes, type(None))
+def _plain(v):
+    "Is `v` data through and through?"
+    if isinstance(v, _simple): return True
+    if isinstance(v, (Tensor,np.ndarray)): return not isinstance(v, nn.Parameter) and not (isinstance(v, np.ndarray) and v.dtype.hasobject)
+    if isinstance(v, dict): return all(_plain(k) and _plain(o) for k,o in v.items())
+    return type(v) in (list,tuple,set,L) and all(map(_plain, v))
+
+def _settings(o): return {n for c in type(o).__mro__ if '__init__' in vars(c) and c is not object for n in inspect.signature(c.__init__).parameters}
+
+def _data(o):
+    "The data among the attributes of `o`, and of the metrics it holds"
+    skip = _settings(o) | {'learn','start_epoch','run'}
+    return {k: ('metric', _data(v)) if isinstance(v, Metric) else ('data', v) for k,v in vars(o).items()
+            if (isinstance(v, Metric) or k not in skip) and k!='learn' and (isinstance(v, Metric) or _plain(v))}
+
+def _put(old, new):
+    "`new`, in the lists and dicts of `old` where there are such, since others may hold them too"
+    if type(old) is type(new) is list: old[:] = new
+    elif type(old) is type(new) is dict:
+        for k in [k for k in old if k not in new]: del old[k]
+        for k,v in new.items(): old[k] = _put(old.get(k), v)
+    else: return new
+    return old
+
+def _set_data(o, d):
+    for k,(kind,v) in d.items():
+        if kind=='data': o.__dict__[k] = _put(o.__dict__.get(k), v)
+        elif isinstance(getattr(o, k, None), Metric): _set_data(getattr(o, k), v)
+
+# %% ../nbs/01_schedule.ipynb #eeca85e8
+def _gens(dls):
+    "The generators of all loaders"
+    return [g for dl in L(getattr(dls, 'loaders', None)) for g in (getattr(dl, 'rng', None), getattr(dl, 'generator', None), getattr(getattr(dl, 'sampler', None), 'generator', None)) if g is not None]
+def _gen_states(dls): return [g.get_state() if isinstance(g, torch.Generator) else g.getstate() for g in _gens(dls)]
+def _set_gen_states(dls, ss):
+    for g,s in zip(_gens(dls), ss, strict=True): g.set_state(s.cpu()) if isinstance(g, torch.Generator) else g.setstate(s)
+
+def _rngs(learn): return dict(glob=rng_state(), dls=_gen_states(learn.dls))
+def _cpu(o): return o.cpu() if isinstance(o, Tensor) else [_cpu(v) for v in o] if isinstance(o, list) else o
+def _set_rngs(learn, s): set_rng_state({k:_cpu(v) for k,v in s['glob'].items()}); _set_gen_states(learn.dls, s['dls'])
+
+def _training_state(learn):
+    "All that the next batch depends on"
+    m,cbs = learn.model,[cb for cb in learn.cbs.sorted('order') if not isinstance(cb, (Checkpoint,_Early))]
+    grads = [p.grad if p.grad is not None and p.grad.count_nonzero() else None for p in m.parameters()]
+    return dict(params=[p.detach() for p in m.parameters()], buffers=list(m.buffers()), rg=[p.requires_grad for p in m.parameters()], opt=learn.opt.state_dict(), hypers=[dict(h) for h in learn.opt.hypers],
+                grads=grads, scaler=learn.scaler.state_dict() if getattr(learn, 'scaler', None) else None, rng=_rngs(learn),
+                learn={k:learn.__dict__[k] for k in ('train_iter','pct_train','smooth_loss') if k in learn.__dict__}, metrics=[_data(m) for m in learn.metrics],
+                cbs=[(type(cb).__name__, _data(cb), cb.state_dict() if hasattr(type(cb), 'state_dict') else None, cb._plan.hps if isinstance(cb, ScheduleCallback) and cb._plan else None) for cb in cbs])
+
+def _set_training_state(learn, s):
+    m,cbs = learn.model,[cb for cb in learn.cbs.sorted('order') if not isinstance(cb, (Checkpoint,_Early))]
+    with torch.no_grad():
+        for p,v,g,rg in zip(m.parameters(), s['params'], s['grads'], s['rg'], strict=True):
+            p.copy_(v); p.requires_grad_(rg)
+            if g is not None: p.grad = g.to(p.device)
+            elif p.grad is not None: p.grad.zero_()
+        for b,v in zip(m.buffers(), s['buffers'], strict=True): b.copy_(v)
+    learn.opt.load_state_dict(s['opt'])
+    for k in hyper_names(learn.opt):
+        if all(k in h for h in s['hypers']): learn.opt.set_hyper(k, [h[k] for h in s['hypers']])
+    if s['scaler']: learn.scaler.load_state_dict(s['scaler'])
+    for o,d in zip(learn.metrics, s['metrics']): _set_data(o, d)
+    for cb,(_,d,sd,hps) in zip(cbs, s['cbs']):
+        _set_data(cb, d)
+        if isinstance(cb, ScheduleCallback):
+            if isinstance(cb, TorchSched): cb.load_state_dict(sd)
+            for k,v in (hps or {}).items():
+                if k in cb._plan.hps: cb._plan.hps[k][:] = v
+        elif sd is not None and not isinstance(cb, HyperScale): cb.load_state_dict(sd)
+    learn.__dict__.update(s['learn'])
+    _set_rngs(learn, s['rng'])
+
+# %% ../nbs/01_schedule.ipynb #21f26f1d
+class _Early(Callback):
+    "The part of `Checkpoint` that has to come before everybody else: it skips what was done already"
+    order,run_valid = -10_000,False
+    def __init__(self, s): self.s,self.muted = s,[]
+    def _mute(self):
+        if self.muted: return
+        self.muted = [cb for cb in self.learn.cbs if cb is not self and cb.run]
+        for cb in self.muted: cb.run = False
+    def _unmute(self):
+        for cb in self.muted: cb.run = True
+        self.muted = []
+
+    def before_epoch(self):
+        if self.s is None: return
+        if self.epoch<self.s['epoch']:
+            self._mute()
+            if mbar := getattr(getattr(self.learn, 'progress', None), 'mbar', None): mbar.update(self.epoch)
+            raise CancelEpochException
+        self._unmute()
+        if self.s['iter']==0: self._restore()
+
+    def _restore(self):
+        _set_training_state(self.learn, self.s['state'])
+        self.s = None
+
+    def before_batch(self):
+        if self.s is None: return self._unmute()
+        self._mute()
+        raise CancelBatchException
+
+    def after_batch(self):
+        if self.s is not None and self.iter+1==self.s['iter']: self._restore()
+    def after_train(self): self._unmute()
+    def after_fit(self):
+        self._unmute()
+        if self.s is not None: self._restore()
+
+# %% ../nbs/01_schedule.ipynb #d490593c
+class Checkpoint(Callback):
+    "Save everything a fit needs to go on exactly, and go on if there is something to go on with"
+    order = 1000 # after everybody else has done what there is to do for a batch or an epoch
+    _stateattrs = ('_early',)
+    _early = None
+    def __init__(self,
+        fname:str='checkpoint', # Name of the file, in the learner's `path/model_dir` unless it is a path
+        every='1ep', # A duration like `'500it'`: save that often, and in any case after each epoch
+        horizon:str='error', # What schedules do when the run to go on with had another horizon: `'error'`, `'rescale'` or `'keep'`
+        keep:bool=False # Keep the file when the run has come to its end
+    ):
+        _check_horizon(horizon)
+        store_attr('fname,horizon,keep')
+        self.every = _check_duration(every, 'every')
+
+    @property
+    def file(self):
+        "Where the checkpoint is"
+        p = Path(self.fname)
+        p = p if p.suffix else p.with_suffix('.pth')
+        return p if p.is_absolute() or len(p.parts)>1 else Path(self.learn.path)/self.learn.model_dir/p
+
+    def before_fit(self):
+        learn = self.learn
+        self._early,self._on,self._rng = None,_training(learn) and learn.n_epoch>0,None
+        if not self._on: return
+        with _refusing(learn):
+            self._n_iter = n_batches(learn.dls.train)
+            self._every = max(1, duration_its(self.every, learn.n_epoch, self._n_iter))
+            s = self._load() if self.file.exists() else None
+        self._early = _Early(s)
+        learn.add_cb(self._early)
+        if s is not None and learn.logger is not noop: print(f"Going on with {self.file.name}, at epoch {s['epoch']}, iteration {s['iter']}")
+
+    def _load(self):
+        learn = self.learn
+        dev = next(learn.model.parameters()).device
+        s = torch.load(self.file, map_location=dev, weights_only=False)
+        what,cbs = s['state'],[cb for cb in learn.cbs.sorted('order') if not isinstance(cb, (Checkpoint,_Early))]
+        shapes,names = [list(p.shape) for p in learn.model.parameters()],[type(cb).__name__ for cb in cbs]
+        if shapes!=[list(p.shape) for p in what['params']]: raise ValueError(f"{self.file} is from another model: remove it to start anew")
+        if names!=[c[0] for c in what['cbs']]: raise ValueError(f"{self.file} is from a fit with other callbacks: it had {[c[0] for c in what['cbs']]}, this one has {names}. Remove it to start anew")
+        if s['iter'] and s['n_iter']!=self._n_iter: raise ValueError(f"{self.file} is in the middle of an epoch of {s['n_iter']} iterations, and the loader now gives {self._n_iter}")
+        for cb,(_,_,sd,_) in zip(cbs, what['cbs']):
+            if not isinstance(cb, ScheduleCallback) or cb._plan is None: continue
+            if isinstance(cb, Anneal):
+                cb.load_state_dict(sd, self.horizon)
+                cb._plan = cb._prepare(learn)
+            cb.before_train()
+        return s
+
+    def before_train(self):
+        "Remember the generators, or start the epoch that was interrupted from where they were"
+        if not self._on: return
+        if self._early.s is not None: _set_rngs(self.learn, self._early.s['start'])
+        self._rng = _rngs(self.learn)
+
+    def after_batch(self):
+        if self._on and self.training and self._every<self._n_iter and (self.iter+1)%self._every==0: self._save(self.epoch, self.iter+1)
+    def after_epoch(self):
+        if self._on and not _validating(self.learn): self._save(self.epoch+1, 0)
+
+    def _save(self, epoch, it):
+        _atomic_save(dict(epoch=epoch, iter=it, n_epoch=self.n_epoch, n_iter=self._n_iter, start=self._rng, state=_training_state(self.learn)), self.file)
+
+    def after_fit(self):
+        "The run has come to its end"
+        if not getattr(self, '_on', False) or _validating(self.learn): return
+        self._drop()
+        if not self.keep: self.file.unlink(missing_ok=True)
+
+    def _drop(self):
+        if self._early is not None and self._early.learn is not None:
+            self._early._unmute()
+            self._early.learn.remove_cb(self._early)
+        self.__dict__['_early'] = None
+
+    @property
+    def learn(self): return self.__dict__.get('learn')
+    @learn.setter
+    def learn(self, v):
+        if v is None: self._drop()
+        self.__dict__['learn'] = v
