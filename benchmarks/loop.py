@@ -2,6 +2,7 @@
 
 A 784-50-10 MLP on MNIST in memory, batches of 64 cut beforehand, Recorder and a metric on, progress bar off. The overhead of a loop is its time less that of the bare
 loop with the same optimizer, batches and validation. The three take turns in one process, in alternating order, in many short epochs; the fastest of each counts.
+Time is that of the process (one thread), so that others on the same machine matter little.
 
     python benchmarks/loop.py            # about 2 minutes
     FASTAI_ANNEAL_DATA=folder python benchmarks/loop.py   # MNIST in torchvision's layout; random data of the same shape without
@@ -72,8 +73,8 @@ def bare(dls, opt, n_cbs):
     return epoch
 
 def timed(f):
-    t = time.perf_counter(); f()
-    return time.perf_counter()-t
+    t = time.process_time(); f()
+    return time.process_time()-t
 
 def ratios(ts):
     "Overhead and epoch of ours by fastai's from the fastest epoch of each of the rounds `ts`"
@@ -90,7 +91,7 @@ def main():
     x,y = data((a.batches+nv)*64, a.data)
     bs = list(zip(x.split(64), y.split(64)))
     dls = DataLoaders(Batches(bs[:a.batches]), Batches(bs[a.batches:]), device=torch.device('cpu'))
-    print(f"torch {torch.__version__}, 1 thread, {'MNIST' if a.data else 'random data'}, {a.batches}+{nv} batches an epoch, {a.rounds} rounds; microseconds per batch of the fastest epoch;\nin brackets the range over five parts of the rounds\n")
+    print(f"torch {torch.__version__}, 1 thread, {'MNIST' if a.data else 'random data'}, {a.batches}+{nv} batches an epoch, {a.rounds} rounds; microseconds of CPU time per batch of the fastest epoch;\nin brackets the range over five parts of the rounds\n")
     print(f"{'optimizer':18} {'callbacks':>9} {'bare':>6} {'fastai':>6} {'ours':>6}   {'overhead ours/fastai':>22}   {'epoch ours/fastai':>19}")
     worst = [0,0]
     for name,opt in opts.items():

@@ -5,15 +5,13 @@
 # %% auto #0
 __all__ = ['quick_handler', 'TrainLearner']
 
-# %% ../nbs/06_learner.ipynb #b8d5b844
+# %% ../nbs/06_learner.ipynb #accd785e
 import inspect
 from functools import cached_property,lru_cache,wraps
-from operator import is_
-from types import MethodType
+from operator import is_ as same_object # fastcore has another `is_`
 
 from fastai.basics import *
 from fastai.callback.core import _inner_loop
-from fastai.callback.schedule import ParamScheduler
 from fastai.learner import Recorder,CastToTensor
 
 # %% ../nbs/06_learner.ipynb #eb9a7353
@@ -29,7 +27,7 @@ def _is_plain(cb):
     return (t.__call__ is _callback_call and t.__getattr__ is _callback_getattr and t._default=='learn'
             and not hasattr(t, 'training') and t.__getattribute__ is object.__getattribute__)
 
-# %% ../nbs/06_learner.ipynb #0a948bf5
+# %% ../nbs/06_learner.ipynb #4a3065b1
 class _Plan:
     "The calls of every event for callbacks `items`, worked out at the first use of each event"
     def __init__(self, items):
@@ -38,7 +36,7 @@ class _Plan:
 
     def fits(self, items):
         "Are `items` still the same objects with the same `order`s?"
-        return (len(items)==len(self.items) and all(map(is_, items, self.items))
+        return (len(items)==len(self.items) and all(map(same_object, items, self.items))
                 and [getattr(o, 'order', 0) for o in items]==self.orders)
 
     def __getitem__(self, ev):
