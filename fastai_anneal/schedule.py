@@ -9,7 +9,7 @@ __all__ = ['Shape', 'ShapeNo', 'ShapeLin', 'ShapeCos', 'ShapeSqrt', 'ShapeRex', 
            'ExpAnneal', 'StepAnneal', 'MultiStepAnneal', 'LambdaAnneal', 'InvSqrtAnneal', 'WSD', 'OneCycle', 'Plateau',
            'TorchSched', 'Checkpoint']
 
-# %% ../nbs/01_schedule.ipynb #eb078bf1
+# %% ../nbs/01_schedule.ipynb #a5d09f5f
 import inspect,math,numbers,os,re,warnings
 from contextlib import contextmanager
 from bisect import bisect_right
@@ -19,6 +19,7 @@ from fastai.basics import *
 from fastai.callback.core import Callback,TrainEvalCallback
 from fastai.callback.schedule import ParamScheduler
 from fastai.callback.tracker import ReduceLROnPlateau
+from fastai.optimizer import _BaseOptimizer
 
 from .core import *
 
@@ -334,10 +335,20 @@ def per_group(
     if not all(map(math.isfinite, v)): raise ValueError(f"{what} is {v}: must be finite")
     return v
 
-# %% ../nbs/01_schedule.ipynb #362616c9
+# %% ../nbs/01_schedule.ipynb #bd6698bf
 def _values(m, base, lo): return base if m==1 else lo if m==0 else [l+(b-l)*m for b,l in zip(base,lo)]
 def _clipped(m, base, lo): return [max(b*m, l) for b,l in zip(base,lo)]
 def _as_is(m, base, lo): return [m]*len(base)
+
+def _read(opt, name):
+    "The values of a hyperparameter, one per group; `opt.hypers` of an `OptimWrapper` would copy everything"
+    if not isinstance(opt, OptimWrapper): return [h[name] for h in opt.hypers]
+    k,_,i = opt.bwd_map[name].partition('__')
+    return [pg[k][int(i)] for pg in opt.opt.param_groups] if i else [pg[k] for pg in opt.opt.param_groups]
+
+def _write(opt, name, vs):
+    "`opt.set_hyper` without the work that a list with one value per group does not need"
+    (opt._set_hyper if type(opt).set_hyper is _BaseOptimizer.set_hyper else opt.set_hyper)(name, vs)
 
 class _Track:
     "One hyperparameter or attribute of one run: `at(k)` are its values, one per group"
@@ -345,10 +356,11 @@ class _Track:
         self.name,self.f,self.base,self.lo,self.mix = name,f,base,lo or [0.]*len(base),mix
         self.was = base
     def at(self, k): return self.mix(self.f(k), self.base, self.lo)
-    def set(self, learn, k): self.was = vs = self.at(k); learn.opt.set_hyper(self.name, vs)
-    def get(self, learn): return [h[self.name] for h in learn.opt.hypers]
-    def last(self, learn): return learn.opt.hypers[-1][self.name]
-    def put(self, learn, vs): learn.opt.set_hyper(self.name, list(vs))
+    def set(self, learn, k):
+        self.was = vs = self.mix(self.f(k), self.base, self.lo)
+        _write(learn.opt, self.name, vs)
+    def get(self, learn): return _read(learn.opt, self.name)
+    def put(self, learn, vs): _write(learn.opt, self.name, list(vs))
 
 class _AttrTrack(_Track):
     "The same for an attribute path like `'model.drop.p'`"
@@ -357,7 +369,6 @@ class _AttrTrack(_Track):
         self.owner,self.attr = _owner(learn, name)
     def set(self, learn, k): self.was = self.at(k); setattr(self.owner, self.attr, self.was[0])
     def get(self, learn): return [getattr(self.owner, self.attr)]
-    def last(self, learn): return getattr(self.owner, self.attr)
     def put(self, learn, vs): setattr(self.owner, self.attr, vs[0])
 
 def _owner(learn, path):
@@ -457,7 +468,7 @@ class ScheduleCallback(Callback):
     def state_dict(self): return {}
     def load_state_dict(self, sd, horizon='error'): pass
 
-# %% ../nbs/01_schedule.ipynb #043cb6a5
+# %% ../nbs/01_schedule.ipynb #5578cb5e
 class _Plan:
     "A schedule for one run of `n_epoch` epochs of `n_iter` iterations, worked out"
     def __init__(self, learn, n_epoch, n_iter, by, tracks, horizon=None, clock=(0,0,1)):
@@ -481,7 +492,7 @@ class _Plan:
         self.e = (learn.epoch, learn.iter+1, learn.n_iter)
 
     def record(self):
-        for t in self.tracks: self.hps[t.name].append(t.last(self.learn))
+        for t in self.tracks: self.hps[t.name].append(t.get(self.learn)[-1])
 
 # %% ../nbs/01_schedule.ipynb #f68eb026
 def _as_shape(o, name):
@@ -639,7 +650,7 @@ class CosineAnneal(_Family):
 
     def _body(self, inclusive): return self._ramp(inclusive=inclusive)
 
-# %% ../nbs/01_schedule.ipynb #d2527d11
+# %% ../nbs/01_schedule.ipynb #0f2f7aef
 class HyperScale(Callback):
     "Multiply hyperparameters, for the length of each batch, with `scales`: `{'lr': .5}` or `{'lr': [.5,1.]}` per group"
     order,run_valid = ParamScheduler.order+5,False # after the schedules have set the values, before they are used
@@ -660,16 +671,16 @@ class HyperScale(Callback):
         if not self.scales or hasattr(learn, 'lr_finder'): return
         base = learn.__dict__.setdefault('_hyper_base', {})
         for n in self.scales:
-            vs = [h[n] for h in learn.opt.hypers]
+            vs = _read(learn.opt, n)
             now = self.scaled(n, vs)
             base[n] = base[n][0] if n in base else vs, now
-            learn.opt.set_hyper(n, now)
+            _write(learn.opt, n, now)
 
     def after_batch(self): self._settle()
     def _settle(self):
         "Take off all factors, unless somebody has set the value since"
         for n,(vs,now) in self.learn.__dict__.pop('_hyper_base', {}).items():
-            if [h[n] for h in self.learn.opt.hypers]==now: self.learn.opt.set_hyper(n, vs)
+            if _read(self.learn.opt, n)==now: _write(self.learn.opt, n, vs)
 
     @property
     def learn(self): return self.__dict__.get('learn')
@@ -912,7 +923,7 @@ class _Shadow(torch.optim.Optimizer):
         vs = [pg[k][int(i)] if i else pg[k] for pg in self.param_groups]
         return [v.item() if isinstance(v, Tensor) else v for v in vs]
 
-# %% ../nbs/01_schedule.ipynb #f0d7e8fa
+# %% ../nbs/01_schedule.ipynb #e89c2064
 def _build(f, opt):
     "The scheduler that `f`, a partial with partials in it or any function, makes for `opt`"
     if not isinstance(f, partial): return f(opt)
@@ -942,7 +953,7 @@ class _TorchPlan(_Plan):
     def set(self):
         for t in self.tracks:
             t.was = self.shadow.read(t.name)
-            self.learn.opt.set_hyper(t.name, t.was)
+            _write(self.learn.opt, t.name, t.was)
 
 # %% ../nbs/01_schedule.ipynb #a339e351
 class TorchSched(ScheduleCallback):

@@ -30,7 +30,7 @@ def make(n=40, bs=4, opt='fastai', groups=3, seed=0, cbs=None, **kwargs):
 def quiet(learn, f):
     with learn.no_bar(), learn.no_logging(): return f(learn)
 
-class Lrs(Callback):
+class Seen(Callback):
     "What every group's hyperparameters are when the optimizer steps"
     run_valid = False
     order = 1000
@@ -38,7 +38,7 @@ class Lrs(Callback):
     def before_batch(self): self.seen.append([h[self.hp] for h in self.opt.hypers])
 
 def run(learn, n, cbs, lr=.1, hp='lr', **kwargs):
-    rec = Lrs(hp)
+    rec = Seen(hp)
     quiet(learn, lambda l: l.fit(n, lr, cbs=L(cbs)+rec, **kwargs))
     return np.array(rec.seen)
 
@@ -57,7 +57,7 @@ def test_a_run_is_what_values_says(opt, lr):
 @pytest.mark.parametrize('start', [0,1,2])
 def test_start_epoch_needs_no_state(cb, start):
     learn = make()
-    rec = Lrs()
+    rec = Seen()
     quiet(learn, lambda l: l.fit(3, .1, cbs=[deepcopy(cb), rec], start_epoch=start))
     np.testing.assert_array_equal(rec.seen, cb.values(3, 10, .1, n_groups=3)[start*10:])
 
@@ -119,7 +119,7 @@ def test_interrupted_then_set_by_hand():
         def after_batch(self):
             if self.train_iter==7: raise KeyboardInterrupt
     with pytest.raises(KeyboardInterrupt): quiet(learn, lambda l: l.fit(2, .1, wd=.1, cbs=Stop()))
-    rec = Lrs('wd')
+    rec = Seen('wd')
     quiet(learn, lambda l: l.fit(2, .1, wd=.5, cbs=rec))
     assert rec.seen[0]==[.5]*3
 
@@ -208,7 +208,7 @@ def test_loader_of_another_length_in_mid_run():
 def test_refused_before_the_first_batch(bad, match):
     learn = make()
     learn.create_opt()
-    w,logger,seen = weights(learn),learn.logger,Lrs()
+    w,logger,seen = weights(learn),learn.logger,Seen()
     with pytest.raises(ValueError, match=match): learn.fit(2, .1, cbs=L(bad())+seen)
     assert not seen.seen and (weights(learn)==w).all() and learn.logger is logger and not learn.opt.state.get(next(learn.model.parameters()), {}).get('step')
     assert learn.cbs.attrgot('name')==make().cbs.attrgot('name')

@@ -12,7 +12,7 @@ from fastai.callback.schedule import *
 from fastai.callback.tracker import *
 from fastai.callback.training import *
 from fastai_anneal.schedule import *
-from test_schedule import make,quiet,run,weights,Lrs
+from test_schedule import make,quiet,run,weights,Seen
 
 class Kill(Callback):
     "Ctrl-C before some batch, counted over the whole run"
