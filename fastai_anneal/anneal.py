@@ -4,10 +4,13 @@
 
 # %% auto #0
 __all__ = ['Dim', 'Float', 'LogFloat', 'Int', 'LogInt', 'Categorical', 'Bool', 'Vector', 'Space', 'Temp', 'Geometric', 'LinearT',
-           'metropolis', 'threshold', 'penalty', 'accept_prob', 'reflect', 'Gaussian', 'Annealer', 'anneal']
+           'PowSpace', 'LogarithmicT', 'CauchyT', 'Reheat', 'AdaptiveT', 'metropolis', 'threshold', 'penalty',
+           'accept_prob', 'reflect', 'Gaussian', 'Tsallis', 'Cauchy', 'walk', 'Annealer', 'anneal']
 
-# %% ../nbs/03_anneal.ipynb #0322e84a
-import bisect,json,math,numbers
+# %% ../nbs/03_anneal.ipynb #306207f0
+import bisect,json,math,numbers,warnings
+from copy import deepcopy
+from operator import itemgetter
 import numpy as np,pandas as pd
 
 from fastcore.basics import *
@@ -161,7 +164,7 @@ def _spec_of(j):
         return Categorical({k:_spec_of(v) for k,v in cs.items()} if isinstance(cs, dict) else cs, ordered=j['ordered'])
     return dict(Float=Float, LogFloat=LogFloat, Int=Int, LogInt=LogInt, Bool=Bool, Vector=Vector)[t](**j)
 
-# %% ../nbs/03_anneal.ipynb #c79ee195
+# %% ../nbs/03_anneal.ipynb #fe454cc8
 class Space:
     "`spec` laid out as an array of coordinates in [0,1]"
     def __init__(self,
@@ -173,7 +176,8 @@ class Space:
         self.n = len(self.dims)
         self.cat = np.array([isinstance(d, Categorical) and not d.ordered for d in self.dims], dtype=bool)
         self.ks = np.array([d.k or 0 for d in self.dims])
-        self.has_cat,self.has_cond = bool(self.cat.any()),any(self.conds)
+        self.has_cat,self.has_cond,self.all = bool(self.cat.any()),any(self.conds),np.ones(self.n, dtype=bool)
+        self.discrete = self.n>0 and self.flat and all(d.k or isinstance(d, LogInt) for d in self.dims)
 
     def _lay(self, s, name, cond):
         if isinstance(s, Vector):
@@ -233,7 +237,7 @@ class Space:
 
     def active(self, u):
         "Which coordinates count at `u`: those of choices not taken do not"
-        if not self.has_cond: return np.ones(self.n, dtype=bool)
+        if not self.has_cond: return self.all
         return np.array([all(min(int(u[i]*self.dims[i].k), self.dims[i].k-1)==c for i,c in cond) for cond in self.conds])
 
     def check(self, v):
@@ -306,6 +310,61 @@ class LinearT(Temp):
     ): super().__init__(start, end)
     def shape(self, pos): return 1+pos*(self.ratio()-1)
 
+# %% ../nbs/03_anneal.ipynb #171252c8
+class PowSpace(Temp):
+    "`np.linspace(start**(1/factor), end**(1/factor)) ** factor`: a straight line between the roots"
+    def __init__(self,
+        start:float=None, # Temperature at the beginning
+        end:float=None, # Temperature at the end
+        factor:float=2. # The power; 1 is a straight line
+    ):
+        if not (_real(factor) and factor>0): raise ValueError(f"PowSpace(factor={factor!r}): the power is a number above 0")
+        super().__init__(start, end); self.factor = factor
+    def shape(self, pos): r = self.ratio(0.)**(1/self.factor); return (1+pos*(r-1))**self.factor
+
+class LogarithmicT(Temp):
+    "`start/log(e+rate*step)`: so slow that in theory the optimum is found for sure, and in practice never"
+    def __init__(self,
+        start:float=None, # Temperature at the beginning
+        n:int=100, # Steps of the run
+        rate:float=1. # How much a step counts
+    ): super().__init__(start); self.n,self.rate = n,rate
+    def shape(self, pos): return 1/math.log(math.e+self.rate*pos*self.n)
+
+class CauchyT(Temp):
+    "`start/(1+rate*step)`: fast annealing, made for Cauchy steps"
+    def __init__(self,
+        start:float=None, # Temperature at the beginning
+        n:int=100, # Steps of the run
+        rate:float=1. # How much a step counts
+    ): super().__init__(start); self.n,self.rate = n,rate
+    def shape(self, pos): return 1/(1+self.rate*pos*self.n)
+
+class Reheat(Temp):
+    "`sched` again and again, `n` times in the run, each time from `decay` times the temperature"
+    def __init__(self,
+        sched, # Another temperature
+        n:int=3, # How often
+        decay:float=.5 # From which share of the last start
+    ):
+        super().__init__(sched.start, sched.end); self.sched,self.n,self.decay = sched,n,decay
+    def shape(self, pos):
+        i = min(int(pos*self.n), self.n-1)
+        return self.sched.started(1.).shape(pos*self.n-i)*self.decay**i
+
+class AdaptiveT(Temp):
+    "Whatever temperature keeps the acceptance rate on Lam's track: 1 falling to .44, a long stay there, and down to 0 (Lam and Delosme)"
+    def __init__(self,
+        start:float=None, # Temperature at the beginning
+        speed:float=.02 # Relative change of the temperature at each step
+    ): super().__init__(start); self.speed,self.f,self.rate = speed,1.,1.
+    def target(self, pos): return .44+.56*560**(-pos/.15) if pos<.15 else .44 if pos<.65 else .44*440**(-(pos-.65)/.35)
+    def update(self, pos, accepted):
+        "Learn from one step"
+        self.rate = .98*self.rate+.02*accepted
+        self.f *= 1+self.speed if self.rate<self.target(pos) else 1/(1+self.speed)
+    def shape(self, pos): return self.f
+
 # %% ../nbs/03_anneal.ipynb #c1ca3f38
 def metropolis(
     de:float, # Energy of the neighbour less that of the current state
@@ -375,87 +434,152 @@ class Gaussian:
         return r
     def __repr__(self): return f'{type(self).__name__}()'
 
-# %% ../nbs/03_anneal.ipynb #4486e3c2
+# %% ../nbs/03_anneal.ipynb #33afff23
+class Tsallis(Gaussian):
+    "Steps of Tsallis' visiting distribution, which is Student's t: `q` near 1 is Gaussian, 2 is Cauchy, towards 3 ever longer jumps"
+    def __init__(self,
+        q:float=2.6 # From 1 to 3 (neither)
+    ):
+        if not (_real(q) and 1<q<3): raise ValueError(f"Tsallis({q!r}): q is between 1 and 3")
+        self.q = q
+    def step(self, rng, n, width): return rng.standard_t((3-self.q)/(self.q-1), n)*width
+    def __repr__(self): return f'Tsallis({self.q})'
+
+class Cauchy(Tsallis):
+    "Mostly small steps, and now and then one across the whole space"
+    def __init__(self): super().__init__(2.)
+    def __repr__(self): return 'Cauchy()'
+
+# %% ../nbs/03_anneal.ipynb #54153e9d
+def walk(
+    energy, # Function of a value of the space
+    space, # A `Dim` or `Space`
+    temp:float, # The temperature, constant
+    n:int, # Steps
+    propose=None, # By default `Gaussian()`
+    width:float=.3, # Of a step
+    accept=metropolis, # Acceptance rule
+    seed:int=None # Of its own random generator
+)->list: # The `n` values
+    "A Metropolis walk at constant temperature: sampling, not searching"
+    space,propose,rng,res = Space(space),propose or Gaussian(),np.random.default_rng(seed),[]
+    u = space.sample(rng); v = space.value(u); e = energy(v)
+    for _ in range(n):
+        u2 = propose(space, u, rng, width); v2 = space.value(u2); e2 = energy(v2)
+        p = accept_prob(accept, e2, e, temp)
+        if p>=1 or rng.random()<p: u,v,e = u2,v2,e2
+        res.append(v)
+    return res
+
+# %% ../nbs/03_anneal.ipynb #b7bc97f3
+_elite = 40
 class Annealer:
     "Simulated annealing of `n_iter` evaluations by `ask` and `tell`"
     def __init__(self,
-        space, # `Space`, a `Dim`, or a dict of them
+        space, # `Space`, a `Dim`, a dict of them, or a state of your own with a method `propose(rng, width)` that returns a neighbour
         n_iter:int, # Evaluations there will be
         schedule=None, # Temperature: a function of the position in the run such as `Geometric`; start found by itself if it has none
         propose=None, # Proposal, by default `Gaussian()`
         accept=metropolis, # Acceptance rule: `metropolis`, `threshold`, `penalty`
         energy:str='rank', # Compare by `'rank'` among all seen or by `'raw'` value
-        width:tuple=(.3,.01), # Step width at the start and at the end, as a share of the range
-        n_init:int=None, # Latin hypercube points to begin with, by default a tenth, at most 10
+        width:tuple=(.2,.02), # Step width at the start and at the end, as a share of the range
+        n_init:int=None, # Latin hypercube points to begin with, by default a tenth, at most 5
         start=None, # A point to begin with
         p0:float=.6, # With a raw energy: probability to take the mean uphill step at the start, fixes the start temperature
-        restart:float=.1, # Go back to the best after this share of the run without improvement
+        diff:float=.4, # Share of steps along the difference of two of the best points
+        adapt:bool=True, # Let the width follow success?
+        restart:float=.1, # Go back to the best, and to wide steps, after this share of the run without improvement; 0 for never
+        screen:str=None, # `'gp'`: propose many, and let a Gaussian process choose the one to evaluate
+        n_screen:int=200, # How many it chooses from
         seed:int=None # Of its own random generator
     ):
-        self.space = Space(space)
+        self.space = _OwnState(space) if hasattr(space, 'propose') else Space(space)
         if not (_integral(n_iter) and n_iter>0): raise ValueError(f"n_iter={n_iter!r}: the number of evaluations is a whole number above 0")
         if energy not in ('rank','raw'): raise ValueError(f"energy={energy!r}: compare by 'rank' or by 'raw' value")
-        if n_init is None: n_init = 1 if start is not None else max(1, min(10, n_iter//10))
-        store_attr('n_iter,accept,energy,width,n_init,p0,restart')
-        self.schedule = schedule or (Geometric(.15,.002) if energy=='rank' else Geometric())
+        if screen not in (None,'gp'): raise ValueError(f"screen={screen!r}: it is 'gp' or None")
+        if screen and not self.space.n: raise ValueError("screen='gp' needs a space of dimensions, not a state with its own `propose`")
+        if n_init is None: n_init = 1 if start is not None else max(1, min(5, n_iter//10))
+        store_attr('n_iter,accept,energy,width,n_init,p0,diff,adapt,restart,screen,n_screen')
+        self.schedule = deepcopy(schedule) or (Geometric(.1,.001) if energy=='rank' else Geometric())
         self.propose,self.rng = propose or Gaussian(),np.random.default_rng(seed)
         self.queue = list(self.space.stratified(self.rng, n_init))
         if start is not None: self.queue[0] = self.space.unit(self.space.check(start))
         self.i,self.pending,self.u,self.e,self.se = 0,None,None,math.nan,0.
-        self.best_u,self.best_energy,self.best_i = None,math.inf,0
-        self.sorted,self.uphill,self.rows,self.scale = [],[],[],1.
+        self.best_u,self.best_energy,self.last_best = None,math.inf,0
+        self.sorted,self.elite,self.uphill,self.rows,self.scale = [],[],[],[],1.
 
     @property
     def pos(self): return min(1., max(0, self.i-self.n_init)/max(1, self.n_iter-1-self.n_init))
     @property
     def temp(self):
+        "The temperature now"
         s = self.schedule
-        if getattr(s, 'start', 0) is None:
-            s = s.started(-np.mean(self.uphill)/math.log(self.p0) if self.uphill else 1.)
+        if getattr(s, 'start', 0) is None: s = s.started(-(sum(self.uphill)/len(self.uphill))/math.log(self.p0) if self.uphill else 1.)
         return float(s(self.pos))
 
     def ask(self):
         "The next point to evaluate; asking again before `tell` gives the same"
-        if self.pending is None: self.pending = self.queue.pop(0) if self.queue else self._neighbour()
+        if self.pending is None: self.pending = self.queue.pop(0) if self.queue else self._next()
         return self.space.value(self.pending)
 
-    def _neighbour(self):
-        sp,n = self.space,self.space.n
-        if self.u is None or n==0: return sp.sample(self.rng)
-        a,b = self.width
-        w = a*(b/a)**self.pos*self.scale
-        act = sp.active(self.u)
-        p = max(1/max(act.sum(),1), min(1., 3/max(act.sum(),1)))
-        which = act & (self.rng.random(n)<p)
-        if not which.any(): which[self.rng.choice(np.flatnonzero(act))] = True
-        for _ in range(5):
-            r = self.propose(sp, self.u, self.rng, w, which)
-            if sp.value(r)!=sp.value(self.u) if sp.ks.any() and sp.flat else True: break
+    def _next(self):
+        sp = self.space
+        if self.u is None: return sp.sample(self.rng)
+        if self.screen and len(self.elite)>=5: return self._screened()
+        for _ in range(4):
+            r = self._neighbour()
+            if not sp.discrete or sp.value(r)!=sp.value(self.u): break
         return r
 
+    def _neighbour(self):
+        sp,rng,n = self.space,self.rng,self.space.n
+        a,b = self.width
+        w = a*(b/a)**self.pos*(self.scale*math.exp(.5*rng.standard_normal()) if self.adapt else 1.)
+        if n==0: return self.u.propose(rng, w) if isinstance(sp, _OwnState) else self.u
+        if len(self.elite)>=4 and rng.random()<self.diff: return self._along(w)
+        act = sp.active(self.u)
+        which = act & (rng.random(n) < (1/n if rng.random()<.2 else .5))
+        m = which.sum()
+        if not m: on = act.nonzero()[0]; which[on[int(rng.random()*len(on))]] = True
+        return self.propose(sp, self.u, rng, w/math.sqrt(max(m,1)), which)
+
+    def _along(self, w):
+        "A step along the difference of two of the best points; a category is taken over from one of them"
+        rng,n = self.rng,self.space.n
+        k = min(len(self.elite), max(4, 2*n))
+        i = int(rng.random()*k); j = (i+1+int(rng.random()*(k-1)))%k
+        p,q = self.elite[i][1],self.elite[j][1]
+        r = reflect(self.u + (p-q)*(.7*rng.standard_normal()) + rng.standard_normal(n)*(.1*w/math.sqrt(n)))
+        return np.where(self.space.cat, p if rng.random()<.3 else self.u, r) if self.space.has_cat else r
+
     def _rank(self, e): return bisect.bisect_left(self.sorted, e)/max(1, len(self.sorted))
+    def _prob(self, energy, se, temp):
+        if self.i<self.n_init: return float(energy<self.e or math.isnan(self.e) and energy<math.inf)
+        if self.energy=='raw': return accept_prob(self.accept, energy, self.e, temp, math.hypot(se, self.se))
+        return accept_prob(self.accept, *((self._rank(e) if math.isfinite(e) else e) for e in (energy,self.e)), temp)
+
     def tell(self,
         energy:float, # What the point asked for has: small is good
         se:float=0. # Standard error of `energy`
     )->bool: # Accepted?
         "Take the energy of the point asked for, and move there or stay"
         if self.pending is None: raise ValueError("tell: there is no point to tell about, call `ask` first")
-        energy,u = float(energy),self.pending
-        temp = self.temp
+        energy,u,temp = float(energy),self.pending,self.temp
         if not math.isnan(energy): bisect.insort(self.sorted, energy)
-        de = energy-self.e
-        if self.i<self.n_init: p = 1. if energy<self.e or math.isnan(self.e) and not math.isnan(energy) else 0.
-        elif self.energy=='raw': p = accept_prob(self.accept, energy, self.e, temp, math.hypot(se, self.se))
-        else: p = accept_prob(self.accept, *((self._rank(e) if math.isfinite(e) else e) for e in (energy,self.e)), temp, 0.)
-        if self.u is not None and math.isfinite(de) and de>0: self.uphill = (self.uphill+[de])[-100:]
-        acc = p>=1 or self.rng.random()<p
-        if self.i>=self.n_init: self.scale = min(3., max(.1, self.scale*(1.1 if acc and de!=0 else .97)))
+        de,walking = energy-self.e,self.i>=self.n_init
+        p = self._prob(energy, se, temp)
+        if de>0 and math.isfinite(de): self.uphill = (self.uphill+[de])[-100:]
+        acc = p>=1 or bool(self.rng.random()<p)
+        if walking and self.adapt: self.scale = min(3., max(.002, self.scale*(1.4 if de<0 else .92)))
+        if walking and hasattr(self.schedule, 'update'): self.schedule.update(self.pos, acc)
+        if math.isfinite(energy): bisect.insort(self.elite, (energy,u), key=itemgetter(0)); del self.elite[_elite:]
         if acc: self.u,self.e,self.se = u,energy,se
-        if energy<self.best_energy: self.best_u,self.best_energy,self.best_i = u,energy,self.i
+        if energy<self.best_energy: self.best_u,self.best_energy,self.last_best = u,energy,self.i
         self.rows.append((self.i, u, energy, se, temp, p, acc, self.e, self.best_energy))
         self.i,self.pending = self.i+1,None
-        if self.restart and self.best_u is not None and self.i-self.best_i>self.restart*self.n_iter and self.e>self.best_energy:
-            self.u,self.e,self.best_i = self.best_u,self.best_energy,self.i
+        if self.restart and self.best_u is not None and self.i-self.last_best>self.restart*self.n_iter:
+            self.last_best,self.scale = self.i,1.
+            if self.e>self.best_energy: self.u,self.e,self.se = self.best_u,self.best_energy,0.
         return acc
 
     @property
@@ -467,16 +591,17 @@ class Annealer:
         "Every evaluation, as a DataFrame"
         sp = self.space
         d = pd.DataFrame([r[:1]+r[2:] for r in self.rows], columns=['i','energy','se','temp','p','accepted','current','best'])
+        act = [sp.active(r[1]) for r in self.rows] if sp.names else []
         for k,n in enumerate(sp.names):
-            if '[' not in n or n.endswith('[0]'): d[n or 'value'] = [sp.dims[k].value(r[1][k]) if sp.active(r[1])[k] else None for r in self.rows]
+            if '[' not in n or n.endswith('[0]'): d[n or 'value'] = [sp.dims[k].value(r[1][k]) if a[k] else None for r,a in zip(self.rows, act)]
         return d
 
     def plot(self, axs=None):
         "Energy, temperature, acceptance and parameters over the evaluations; returns the axes"
         import matplotlib.pyplot as plt
         h = self.history
-        ps = [n for n in h.columns[8:] if _real(h[n].iloc[0])][:8]
-        if axs is None: axs = plt.subplots(3+len(ps), 1, figsize=(8,2*(3+len(ps))), sharex=True, layout='constrained')[1]
+        ps = [n for n in h.columns[8:] if pd.api.types.is_numeric_dtype(h[n]) and not pd.api.types.is_bool_dtype(h[n])][:8]
+        if axs is None: axs = plt.subplots(3+len(ps), 1, figsize=(8,1.8*(3+len(ps))), sharex=True, layout='constrained')[1]
         axs[0].plot(h.i, h.energy, '.', alpha=.4, label='evaluated'); axs[0].plot(h.i, h.current, label='current'); axs[0].plot(h.i, h.best, label='best')
         axs[0].set(ylabel='energy'); axs[0].legend(loc='upper right')
         axs[1].plot(h.i, h.temp); axs[1].set(ylabel='temperature', yscale='log')
@@ -490,14 +615,56 @@ class Annealer:
 
     def state_dict(self):
         "All that continues the run bit for bit; pickles"
-        skip = ('space','schedule','propose','accept','rng')
-        return dict({k:(list(v) if isinstance(v, list) else v) for k,v in self.__dict__.items() if k not in skip}, rng=self.rng.bit_generator.state)
+        return deepcopy({k:(v.bit_generator.state if k=='rng' else v) for k,v in self.__dict__.items() if k not in ('space','propose','accept')})
     def load_state_dict(self, sd):
         "Continue from `sd`, what `state_dict` returned"
-        sd = dict(sd); self.rng.bit_generator.state = sd.pop('rng')
-        self.__dict__.update({k:(list(v) if isinstance(v, list) else v) for k,v in sd.items()})
+        sd = deepcopy(sd); self.rng.bit_generator.state = sd.pop('rng')
+        self.__dict__.update(sd)
         return self
     def __repr__(self): return f'Annealer({self.space.spec!r}, {self.i}/{self.n_iter} evaluations, best energy {self.best_energy:.6g})'
+
+# %% ../nbs/03_anneal.ipynb #9a4f43a8
+class _OwnState:
+    "A state with its own `propose`, in the place of a space"
+    n,names,dims,has_cat,discrete = 0,[],[],False,False
+    def __init__(self, state): self.spec = state
+    def value(self, u): return u
+    def unit(self, v): return v
+    def check(self, v): return v
+    def stratified(self, rng, m): return [self.spec]*min(m, 1)
+    def sample(self, rng): return self.spec
+
+# %% ../nbs/03_anneal.ipynb #1c8f2b5e
+def _features(space, us):
+    "What the Gaussian process sees: coordinates, inactive ones in the middle, categories one-hot"
+    us = np.asarray(us)
+    if space.has_cond: us = np.where([space.active(u) for u in us], us, .5)
+    cols = [us[:,~space.cat]]
+    for i in np.flatnonzero(space.cat): cols.append(np.eye(space.ks[i])[np.minimum((us[:,i]*space.ks[i]).astype(int), space.ks[i]-1)]*.7)
+    return np.concatenate(cols, 1)
+
+@patch
+def _screened(self:Annealer):
+    from scipy.stats import norm,rankdata
+    from sklearn.gaussian_process import GaussianProcessRegressor
+    from sklearn.gaussian_process.kernels import ConstantKernel,Matern,WhiteKernel
+    rows = [r for r in self.rows if not math.isnan(r[2])]
+    if len(rows)>300: rows = sorted(rows, key=itemgetter(2))[:150]+rows[-150:]
+    X,es = _features(self.space, [r[1] for r in rows]),np.array([r[2] for r in rows])
+    y = norm.ppf((rankdata(es)-.5)/len(es))
+    k0 = getattr(self, '_kernel', None) or ConstantKernel(1.,(.1,20.))*Matern(np.full(X.shape[1], .5), (.05,20.), nu=2.5)+WhiteKernel(.01,(1e-5,1.))
+    fit = self.i<30 or self.i%5==0
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        gp = GaussianProcessRegressor(k0, optimizer='fmin_l_bfgs_b' if fit else None, random_state=0).fit(X, y)
+        self._kernel = gp.kernel_
+        us = [self._neighbour() for _ in range(self.n_screen)] + list(self.space.stratified(self.rng, self.n_screen//4))
+        at = self.u; self.u = self.best_u
+        us += [self._neighbour() for _ in range(self.n_screen//2)]
+        self.u = at
+        m,s = gp.predict(_features(self.space, us), return_std=True)
+    z = (y.min()-m)/np.maximum(s, 1e-9)
+    return us[int(np.argmax(s*(z*norm.cdf(z)+norm.pdf(z))))]
 
 # %% ../nbs/03_anneal.ipynb #7360f120
 @delegates(Annealer)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['HP', 'plan_rounds', 'SimAnnealHP', 'paired_change']
 
-# %% ../nbs/04_simanneal.ipynb #18f39e12
+# %% ../nbs/04_simanneal.ipynb #c7d59ccc
 import math
 from contextlib import contextmanager,nullcontext
 from copy import deepcopy
@@ -16,13 +16,14 @@ from fastai.callback.progress import ProgressCallback
 from fastai.callback.schedule import ParamScheduler
 from .core import *
 from .core import _shallow,_uninterrupted
+from .schedule import _owner
 from .anneal import *
 
-# %% ../nbs/04_simanneal.ipynb #b8b3d23f
+# %% ../nbs/04_simanneal.ipynb #291fbf82
 class HP:
     "Something that can be annealed: a `space`, and how to read and to write it"
     def __init__(self,
-        name:str, # What it is called; an optimizer hyperparameter unless there is `get` and `set`
+        name:str, # A hyperparameter of the optimizer, `'dropout'`, `'label_smoothing'`, `'mixup'`, or a path like `'model.0.p'`; with `get` and `set` any name
         space, # `Float`, `LogFloat`, `Int`, `Categorical`, ...
         get=None, # Function of the learner that returns the value
         set=None # Function of the learner and a value that makes it so
@@ -43,6 +44,42 @@ def _as_hps(hps):
     for n in names:
         if names.count(n)>1: raise ValueError(f"the hyperparameter {n!r} is there twice")
     return hps
+
+# %% ../nbs/04_simanneal.ipynb #67618e70
+def _dropouts(learn): return [m for m in learn.model.modules() if isinstance(m, nn.modules.dropout._DropoutNd)]
+def _get_dropout(learn): return _dropouts(learn)[0].p
+def _set_dropout(learn, v):
+    for m in _dropouts(learn): m.p = v
+
+def _smoothed(learn):
+    l = getattr(getattr(learn.loss_func, '__self__', None), 'old_lf', learn.loss_func) # MixUp puts its own in front
+    for o in (getattr(l, 'func', None), l): # `BaseLoss` has a dead copy of what its `func` has
+        for a in ('label_smoothing','eps'):
+            if isinstance(getattr(o, a, None), float): return o,a
+def _get_smooth(learn): return getattr(*_smoothed(learn))
+def _set_smooth(learn, v): setattr(*_smoothed(learn), v)
+
+def _mixup(learn): return next((c for c in learn.cbs if hasattr(c, 'distrib')), None)
+def _get_mixup(learn): return float(_mixup(learn).distrib.concentration1)
+def _set_mixup(learn, v): _mixup(learn).distrib = torch.distributions.Beta(tensor(float(v)), tensor(float(v)))
+
+def _get_path(path, learn): return getattr(*_owner(learn, path))
+def _set_path(path, learn, v): setattr(*_owner(learn, path), v)
+
+_named = dict(dropout=(_dropouts, _get_dropout, _set_dropout, 'the model has no dropout layer'),
+              label_smoothing=(_smoothed, _get_smooth, _set_smooth, 'the loss has no label smoothing (`CrossEntropyLossFlat(label_smoothing=.0)` has)'),
+              mixup=(_mixup, _get_mixup, _set_mixup, 'there is no MixUp or CutMix callback'))
+
+def _target(learn, o):
+    "How to read and to write `o`: two functions, or None for a hyperparameter of the optimizer; `ValueError` if there is no such thing"
+    if o.get is not None: return o.get,o.set
+    if o.name in hyper_names(learn.opt): return None
+    if o.name in _named:
+        has,get,set,msg = _named[o.name]
+        if not has(learn): raise ValueError(f"nothing to anneal for {o.name!r}: {msg}")
+        return get,set
+    if '.' in o.name: _owner(learn, o.name); return partial(_get_path, o.name),partial(_set_path, o.name)
+    raise ValueError(f"there is no hyperparameter {o.name!r}: {did_you_mean(o.name, [*hyper_names(learn.opt), *_named])}, or a path like model.0.p")
 
 # %% ../nbs/04_simanneal.ipynb #cbc430b2
 def plan_rounds(
@@ -124,16 +161,18 @@ class SimAnnealHP(Callback):
         self.temp = ifnone(temp, Geometric(.05,.002))
         self.rows,self.inner,self.active = [],False,False
 
-# %% ../nbs/04_simanneal.ipynb #1d760ec8
+# %% ../nbs/04_simanneal.ipynb #2f8424e3
 @patch
 def before_fit(self:SimAnnealHP):
     self.active = False
-    if self.learn.lock.locked() or hasattr(self.learn, 'lr_finder') or not self.hps_: return # validate, get_preds, lr_find
+    if self.learn.lock.locked() or hasattr(self.learn, 'lr_finder') or not self.hps_: # validate, get_preds, lr_find
+        self.run = False # until `after_fit`
+        return
     self._check()
     self.rng,self.rows,self.log,self.n_trained = np.random.default_rng(self.seed),[],{o.name:[] for o in self.hps_},0
     self._references()
     self.u = self._unit_now()
-    self.vals,self.sign = dict(self.ref0),self.rng.choice([-1,1], self.space.n)
+    self.values,self.sign = dict(self.ref0),self.rng.choice([-1,1], self.space.n)
     self.lf,self.tape,self.keep,self.state0,self.books0,self.sums = self.learn.loss_func,None,None,None,None,None
     self.valid = None
     self.active,self.inner,self.acc,self.rej = True,False,0,0
@@ -143,7 +182,7 @@ def before_fit(self:SimAnnealHP):
 @patch
 def _check(self:SimAnnealHP):
     learn = self.learn
-    check_hypers(learn.opt, [o.name for o in self.hps_ if o.get is None])
+    self.targets = {o.name:_target(learn, o) for o in self.hps_}
     if len(getattr(learn.dls, 'loaders', [1]))<2 or not len(learn.dls.valid):
         raise ValueError("SimAnnealHP judges on the validation set, and these `dls` have none: make them with a `valid_pct` or a splitter")
     names = ['valid_loss']+[m.name for m in learn.metrics]
@@ -155,7 +194,7 @@ def _check(self:SimAnnealHP):
     self.plan = plan_rounds(learn.n_epoch, n_iter, every, self.n_try, self.budget, self.front)
     if not self.plan: raise ValueError(f"a fit of {total} batches with budget={self.budget} leaves no batch for a candidate: fit longer, or give more budget")
 
-# %% ../nbs/04_simanneal.ipynb #c2d7fcee
+# %% ../nbs/04_simanneal.ipynb #4534ed74
 @patch
 def _scheds(self:SimAnnealHP, name):
     "The values that some callback's schedule has for `name`, along the fit, for the last group"
@@ -168,7 +207,7 @@ def _scheds(self:SimAnnealHP, name):
 def _references(self:SimAnnealHP):
     self.ref0,self.scheduled = {},set()
     for o in self.hps_:
-        if o.get is not None: self.ref0[o.name] = o.get(self.learn); continue
+        if self.targets[o.name]: self.ref0[o.name] = self.targets[o.name][0](self.learn); continue
         s = self._scheds(o.name)
         if s is not None: self.scheduled.add(o.name)
         v = get_hyper(self.learn.opt, o.name)[-1] if s is None else max(s)
@@ -191,14 +230,14 @@ def _factor(self:SimAnnealHP, name):
     x = (self.learn.pct_train-(1-self.cool))/self.cool
     return 1. if x<=0 else (1+math.cos(math.pi*min(x,1.)))/2
 
-# %% ../nbs/04_simanneal.ipynb #f15d7d69
+# %% ../nbs/04_simanneal.ipynb #9af76829
 @patch
 def before_batch(self:SimAnnealHP):
     if not self.active or not self.learn.training: return
     self.bases = {}
     for o in self.hps_:
-        v = self.vals[o.name]
-        if o.get is not None: o.set(self.learn, v); self.log[o.name].append(v); continue
+        v = self.values[o.name]
+        if self.targets[o.name]: self.targets[o.name][1](self.learn, v); self.log[o.name].append(v); continue
         b = self.bases[o.name] = get_hyper(self.learn.opt, o.name)
         r,f = self.refs[o.name],self._factor(o.name)
         e = [x*(v/r)*f for x in b] if r and not isinstance(v, (bool,str)) else [v*f]*len(b)
@@ -209,6 +248,13 @@ def before_batch(self:SimAnnealHP):
 def _unset(self:SimAnnealHP):
     for k,b in getattr(self, 'bases', {}).items(): self.learn.opt.set_hyper(k, L(b))
     self.bases = {}
+
+# %% ../nbs/04_simanneal.ipynb #8f2ca335
+@patch
+def _originals(self:SimAnnealHP):
+    "Give what is no hyperparameter of the optimizer its value from before the fit"
+    for k,t in self.targets.items():
+        if t: t[1](self.learn, self.ref0[k])
 
 # %% ../nbs/04_simanneal.ipynb #db406f33
 class _State:
@@ -293,7 +339,7 @@ def _merged(bs, step):
     try: return [to_concat(bs[i:i+step]) for i in range(0, len(bs), step)]
     except Exception: return bs
 
-# %% ../nbs/04_simanneal.ipynb #85eb9a99
+# %% ../nbs/04_simanneal.ipynb #f35f7ac5
 @contextmanager
 def _quiet(learn, training, also=()):
     "Only callbacks that take part in the training run, not those that tell about it"
@@ -319,6 +365,7 @@ def _energy(self:SimAnnealHP):
         try:
             if raw: torch._foreach_copy_(_floats(learn.model), self.sums)
             learn.model.eval()
+            self._originals() # a loss that is being annealed itself cannot be the judge
             for m in mets: m.reset()
             for i,b in enumerate(self.valid):
                 learn.one_batch(i, b)
@@ -330,6 +377,8 @@ def _energy(self:SimAnnealHP):
         finally:
             if raw: torch._foreach_copy_(_floats(learn.model), raw)
             back()
+            for k,t in self.targets.items():
+                if t: t[1](learn, self.values[k])
     return e,losses
 
 @patch
@@ -344,13 +393,13 @@ def _item_losses(self:SimAnnealHP):
     except TypeError: pass
     return learn.loss.detach().float().reshape(1).expand(n)
 
-# %% ../nbs/04_simanneal.ipynb #86c96050
+# %% ../nbs/04_simanneal.ipynb #f9c6630e
 @patch
 def _train_candidate(self:SimAnnealHP, vals):
     "The segment again from its beginning, with `vals`; were all of its batches trained?"
     self.state0.restore()
     set_rng_state(self.rng0)
-    self.vals,self.sums = vals,None
+    self.values,self.sums = vals,None
     try:
         with _quiet(self.learn, True):
             for i,b in self.tape_i: self.learn.one_batch(i, b); self.n_trained += 1
@@ -385,7 +434,7 @@ def _judge(self:SimAnnealHP):
     us = self.space.stratified(self.rng, k) if b0==0 else [None]*k
     for j in range(k):
         u = self._candidate(us[j], w, j)
-        vals,was = self.space.value(u),self.vals
+        vals,was = self.space.value(u),self.values
         ok = self._train_candidate(vals)
         new = self._energy() if ok else (math.nan,None)
         de,se = paired_change(new, cur, greater)
@@ -396,7 +445,7 @@ def _judge(self:SimAnnealHP):
         if acc:
             self.u,cur,self.acc,self.keep = u,new,self.acc+1,None
             self.keep,self.keep_log = _State(self),{n:list(v) for n,v in self.log.items()}
-        else: self.vals,self.rej = was,self.rej+1
+        else: self.values,self.rej = was,self.rej+1
     self._settle(rng1)
 
 @patch
@@ -418,7 +467,7 @@ def _settle(self:SimAnnealHP, rng=None):
     if rng is not None: set_rng_state(rng)
     self.inner,self.tape,self.tape_i,self.state0,self.sums = False,None,None,None,None
 
-# %% ../nbs/04_simanneal.ipynb #0d026d38
+# %% ../nbs/04_simanneal.ipynb #73bf8332
 @patch
 def _finite(self:SimAnnealHP):
     return bool(torch.isfinite(self.learn.loss.detach()).all()) and all(bool(torch.isfinite(t).all()) for t in _floats(self.learn.model))
@@ -428,8 +477,8 @@ def _recover(self:SimAnnealHP):
     "Back to the last good weights if these are not finite"
     if self.keep is None or self._finite(): return
     self.keep.trained.restore()
-    if 'lr' in self.vals: self.vals = {**self.vals, 'lr': self.vals['lr']/2}
-    self.rows.append(dict(epoch=self.learn.epoch, batch=self._done(), n=0, **self.vals, value=math.nan, incumbent=math.nan, change=math.nan,
+    if 'lr' in self.values: self.values = {**self.values, 'lr': self.values['lr']/2}
+    self.rows.append(dict(epoch=self.learn.epoch, batch=self._done(), n=0, **self.values, value=math.nan, incumbent=math.nan, change=math.nan,
                           se=0., temp=math.nan, p=1., accepted=True))
 
 @patch
@@ -451,8 +500,9 @@ def _abandon(self:SimAnnealHP):
 @patch
 def _free(self:SimAnnealHP):
     self.learn.__dict__.pop('_do_epoch', None)
+    self._originals()
     self.active,self.inner = False,False
-    for k in ('tape','tape_i','state0','keep','keep_log','valid','lf','rng0','sums','inner_f'): self.__dict__.pop(k, None)
+    for k in ('tape','tape_i','state0','keep','keep_log','valid','lf','rng0','sums','inner_f','targets'): self.__dict__.pop(k, None)
 
 @patch
 def after_fit(self:SimAnnealHP):
@@ -464,7 +514,7 @@ def after_fit(self:SimAnnealHP):
 def _comment(self:SimAnnealHP):
     bar = getattr(getattr(self.learn, 'progress', None), 'pbar', None)
     if bar is None: return
-    hp = ' '.join(f'{k}={v:.3g}' if isinstance(v, float) else f'{k}={v}' for k,v in self.vals.items())
+    hp = ' '.join(f'{k}={v:.3g}' if isinstance(v, float) else f'{k}={v}' for k,v in self.values.items())
     bar.comment = f"{(getattr(bar, 'comment', '') or '').partition(' | ')[0]} | {hp} T={self.temp(self.learn.pct_train):.2g} {self.acc} accepted {self.rej} rejected"
 
 # %% ../nbs/04_simanneal.ipynb #386dbc49

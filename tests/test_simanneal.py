@@ -7,6 +7,7 @@ from fastai.callback.schedule import *
 from fastai.callback.tracker import *
 from fastai.callback.training import *
 from fastai.callback.fp16 import MixedPrecision
+from fastai.callback.mixup import MixUp
 from fastai_anneal.core import *
 from fastai_anneal.anneal import *
 from fastai_anneal.simanneal import *
@@ -199,7 +200,34 @@ def test_user_target():
     drop = HP('drop', Float(0,.8), get=lambda l: l.model[3].p, set=lambda l,v: setattr(l.model[3], 'p', v))
     l,sa = learner(dropout=.5),SimAnnealHP({**LR, 'drop': drop}, seed=0)
     fit(l, 3, cbs=sa)
-    assert l.model[3].p==sa.vals['drop'] and sa.history['drop'].nunique()>2
+    assert l.model[3].p==.5 and sa.history['drop'].nunique()>2 and len(set(sa.log['drop']))>1
+
+class Seen(Callback):
+    order = 71
+    def __init__(self, f): self.f,self.vs = f,set()
+    def before_step(self): Seen.all.add(float(self.f(self.learn)))
+
+@pytest.mark.parametrize('name,f,kw,cbs', [
+    ('dropout', lambda l: l.model[3].p, dict(dropout=.5), []),
+    ('model.3.p', lambda l: l.model[3].p, dict(dropout=.5), []),
+    ('label_smoothing', lambda l: (l.loss_func if not hasattr(l.loss_func, 'func') else l.loss_func.func).label_smoothing, {}, []),
+    ('mixup', lambda l: l.mix_up.distrib.concentration1, {}, [MixUp(.4)])])
+def test_named_targets(name, f, kw, cbs):
+    sa,l = SimAnnealHP({**LR, name: Float(.1,.6)}, seed=0, accept=always),learner(**kw)
+    if name=='label_smoothing': l.loss_func = CrossEntropyLossFlat(label_smoothing=.3)
+    Seen.all = set()
+    with l.added_cbs(cbs):
+        before = float(f(l)); fit(l, 2, cbs=[sa, Seen(f)])
+        assert len(Seen.all)>3 and float(f(l))==before
+
+@pytest.mark.parametrize('name', ['dropout','label_smoothing','mixup','model.9.p','drop'])
+def test_missing_targets(name):
+    l = learner(); l.model[3] = nn.Identity(); l.loss_func = F.cross_entropy
+    with pytest.raises(ValueError): fit(l, cbs=SimAnnealHP({name: Float(0,.5)}))
+
+def test_nothing_to_anneal():
+    a,b = fit(learner(), 2),fit(learner(), 2, cbs=SimAnnealHP({}))
+    assert torch.equal(weights(a), weights(b))
 
 def test_mixed_precision_bf16_cpu_runs():
     l,sa = learner(),SimAnnealHP(LR, seed=0)
