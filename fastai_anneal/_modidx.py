@@ -95,6 +95,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
             'fastai_anneal.mnist': { 'fastai_anneal.mnist.Digits': ('mnist.html#digits', 'fastai_anneal/mnist.py'),
                                      'fastai_anneal.mnist.Digits.__getitem__': ('mnist.html#digits.__getitem__', 'fastai_anneal/mnist.py'),
                                      'fastai_anneal.mnist.Digits.__init__': ('mnist.html#digits.__init__', 'fastai_anneal/mnist.py'),
+                                     'fastai_anneal.mnist.Digits.__iter__': ('mnist.html#digits.__iter__', 'fastai_anneal/mnist.py'),
                                      'fastai_anneal.mnist.Digits.__len__': ('mnist.html#digits.__len__', 'fastai_anneal/mnist.py'),
                                      'fastai_anneal.mnist.Digits.__repr__': ('mnist.html#digits.__repr__', 'fastai_anneal/mnist.py'),
                                      'fastai_anneal.mnist.Digits.batch': ('mnist.html#digits.batch', 'fastai_anneal/mnist.py'),
@@ -137,5 +138,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                      'fastai_anneal.mnist._sample': ('mnist.html#_sample', 'fastai_anneal/mnist.py'),
                                      'fastai_anneal.mnist._split': ('mnist.html#_split', 'fastai_anneal/mnist.py'),
                                      'fastai_anneal.mnist._stats': ('mnist.html#_stats', 'fastai_anneal/mnist.py'),
+                                     'fastai_anneal.mnist.held_out_accuracy': ('mnist.html#held_out_accuracy', 'fastai_anneal/mnist.py'),
+                                     'fastai_anneal.mnist.mnist_cnn': ('mnist.html#mnist_cnn', 'fastai_anneal/mnist.py'),
                                      'fastai_anneal.mnist.mnist_dls': ('mnist.html#mnist_dls', 'fastai_anneal/mnist.py'),
+                                     'fastai_anneal.mnist.mnist_mlp': ('mnist.html#mnist_mlp', 'fastai_anneal/mnist.py'),
                                      'fastai_anneal.mnist.to_digit': ('mnist.html#to_digit', 'fastai_anneal/mnist.py')}}}
