@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Dim', 'Float', 'LogFloat', 'Int', 'LogInt', 'Categorical', 'Bool', 'Vector', 'Space', 'Temp', 'Geometric', 'LinearT',
            'PowSpace', 'LogarithmicT', 'CauchyT', 'Reheat', 'AdaptiveT', 'metropolis', 'threshold', 'penalty',
-           'accept_prob', 'reflect', 'Gaussian', 'Tsallis', 'Cauchy', 'walk', 'Annealer', 'anneal']
+           'accept_prob', 'reflect', 'Gaussian', 'Tsallis', 'Cauchy', 'metropolis_walk', 'Annealer', 'anneal']
 
 # %% ../nbs/03_anneal.ipynb #306207f0
 import bisect,json,math,numbers,warnings
@@ -451,7 +451,7 @@ class Cauchy(Tsallis):
     def __repr__(self): return 'Cauchy()'
 
 # %% ../nbs/03_anneal.ipynb #54153e9d
-def walk(
+def metropolis_walk(
     energy, # Function of a value of the space
     space, # A `Dim` or `Space`
     temp:float, # The temperature, constant

@@ -58,13 +58,13 @@ def test_boltzmann(propose, space):
     us = np.linspace(0,1,100001)[:-1]
     mass = np.bincount([space.value(u)-off for u in us[::10]], minlength=6) # of each value in [0,1]
     w = mass*np.exp(-np.array(E)/.7)
-    vs = np.array(walk(lambda v: E[v-off], space, .7, 24000, propose, .35, seed=1)[::20])-off
+    vs = np.array(metropolis_walk(lambda v: E[v-off], space, .7, 24000, propose, .35, seed=1)[::20])-off
     assert chisquare(np.bincount(vs, minlength=6), w/w.sum()*len(vs)).pvalue>1e-4
 
 def test_a_wrong_rule_is_noticed():
     from scipy.stats import chisquare
     E = np.array([0.,1.,.3,2.,.5,.1]); w = np.exp(-E/.7)
-    vs = walk(lambda v: E[v], Int(0,5), .7, 24000, width=.4, accept=lambda de,t,se: 1. if de<=0 else math.exp(-de/t)**1.5, seed=1)[::20]
+    vs = metropolis_walk(lambda v: E[v], Int(0,5), .7, 24000, width=.4, accept=lambda de,t,se: 1. if de<=0 else math.exp(-de/t)**1.5, seed=1)[::20]
     assert chisquare(np.bincount(vs, minlength=6), w/w.sum()*len(vs)).pvalue<1e-4
 
 def test_penalty_corrects_noise():
