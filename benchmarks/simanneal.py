@@ -1,0 +1,115 @@
+"""SimAnnealHP against whole trainings: final losses from bad learning rates, and what it costs
+
+    python benchmarks/simanneal.py                 # MNIST sample, mlp, SGD and Adam, 3 seeds
+    python benchmarks/simanneal.py --full --data FOLDER  # the 60,000 digits too (torchvision's layout), mlp and cnn, 5 seeds: hours
+
+For each model and optimizer: the median final validation loss (and, in brackets, the loss on the test digits, which no
+method has seen) after N epochs, relative to `fit_one_cycle(N, best lr of a grid)`, best by the median validation loss.
+Starts: the best lr / 30, itself, and times 10.
+  alone     fit at that lr
+  plateau   the same with ReduceLROnPlateau
+  restarts  two fits at random lrs (2N epochs), the better one by validation loss
+  pbt       population based training with two members (2N epochs): each epoch the worse copies the better, lr times .5 or 2
+  anneal    fit at that lr with SimAnnealHP on lr and wd (at most 2N epochs of batches)
+"""
+import argparse,contextlib,math,time,warnings; warnings.filterwarnings('ignore')
+from functools import partial
+import numpy as np
+from fastai.vision.all import *
+from fastai_anneal.all import *
+
+p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+p.add_argument('--full', action='store_true'); p.add_argument('--data'); p.add_argument('--seeds', type=int)
+p.add_argument('--models', default=None); p.add_argument('--opts', default='sgd,adam'); p.add_argument('--epochs', type=int)
+p.add_argument('--only', default='alone,plateau,restarts,pbt,anneal'); p.add_argument('--cost', action='store_true', help='only the cost')
+args = p.parse_args()
+torch.set_num_threads(1)
+
+OPTS = dict(sgd=partial(SGD, mom=.9), adam=Adam)
+GRID = dict(sgd=(.01,.03,.1,.3), adam=(1e-3,3e-3,1e-2,3e-2))
+MODELS = dict(mlp=partial(mnist_mlp, 50), cnn=mnist_cnn)
+SPACE = {'lr': LogFloat(1e-4, 1), 'wd': LogFloat(1e-5, .3)}
+
+def learner(src, model, opt, seed, lr=1e-3):
+    dls = mnist_dls(src, bs=64, seed=seed+1)
+    set_seed(seed)
+    learn = Learner(dls, MODELS[model](), loss_func=CrossEntropyLossFlat(), opt_func=OPTS[opt], lr=lr, metrics=accuracy)
+    learn.remove_cb(learn.progress); learn.logger = noop
+    return learn
+
+def score(learn):
+    v = learn.recorder.values[-1][1]
+    return v,learn.validate(ds_idx=2)[0]
+
+def one_cycle(mk, n, lr): l = mk(lr); l.fit_one_cycle(n, lr); return score(l)
+def alone(mk, n, lr, seed): l = mk(lr); l.fit(n, lr); return score(l)
+def plateau(mk, n, lr, seed):
+    l = mk(lr)
+    with contextlib.redirect_stdout(None): l.fit(n, lr, cbs=ReduceLROnPlateau(patience=1, factor=3))
+    return score(l)
+def anneal_hp(mk, n, lr, seed):
+    l,cb = mk(lr),SimAnnealHP(SPACE, seed=seed)
+    l.fit(n, lr, cbs=cb)
+    assert cb.n_trained <= n*len(l.dls.train)
+    return score(l)
+def restarts(mk, n, lr, seed):
+    rng = np.random.default_rng(seed)
+    return min(alone(mk, n, SPACE['lr'].sample(rng), seed) for _ in range(2))
+def pbt(mk, n, lr, seed):
+    rng = np.random.default_rng(seed)
+    ls,lrs,vs = [mk(lr),mk(lr)],[lr,float(lr*rng.choice([.5,2.]))],[0,0]
+    for l,r in zip(ls,lrs): l.create_opt()
+    for e in range(n):
+        for i,l in enumerate(ls):
+            l.fit(1, lrs[i]); v = l.recorder.values[-1][1]; vs[i] = v if math.isfinite(v) else math.inf
+        g,b = (0,1) if vs[0]<=vs[1] else (1,0)
+        if e<n-1:
+            ls[b].model.load_state_dict(deepcopy(ls[g].model.state_dict())); ls[b].opt.load_state_dict(deepcopy(ls[g].opt.state_dict()))
+            lrs[b] = float(lrs[g]*rng.choice([.5,2.]))
+    return score(ls[g])
+
+METHODS = dict(alone=alone, plateau=plateau, restarts=restarts, pbt=pbt, anneal=anneal_hp)
+
+def table(src, name, model, opt, n, seeds):
+    mks = [partial(learner, src, model, opt, s) for s in range(seeds)]
+    mks = [lambda lr, s=s: learner(src, model, opt, s, lr) for s in range(seeds)]
+    t = time.time()
+    grid = {lr: [one_cycle(mk, n, lr) for mk in mks] for lr in GRID[opt]}
+    med = {lr: np.nanmedian([v for v,_ in r]) for lr,r in grid.items()}
+    best = min(med, key=med.get); ref = np.array(grid[best])
+    print(f'\n{name} {model} {opt}, {n} epochs, {seeds} seeds; one cycle by lr: ' + ', '.join(f'{k:g}: {v:.4f}' for k,v in med.items()), flush=True)
+    print(f"{'start':>10}" + ''.join(f'{m:>18}' for m in args.only.split(',')), flush=True)
+    for f,what in ((1/30,'best/30'),(1,'best'),(10,'best*10')):
+        row = f'{what:>10}'
+        for m in args.only.split(','):
+            r = np.array([METHODS[m](mk, n, best*f, s) for s,mk in enumerate(mks)])
+            q = np.nan_to_num(np.median(r, 0)/np.median(ref, 0), nan=np.inf)
+            row += f'{q[0]:>9.3f} ({q[1]:6.3f})'
+        print(row, flush=True)
+    print(f'{time.time()-t:.0f} s', flush=True)
+
+def cost():
+    "A fit with nothing to anneal beside one without the callback; snapshot and rollback of a ResNet-18"
+    ts = {0:[],1:[]}
+    for _ in range(9):
+        for k in ts:
+            l = learner('sample', 'mlp', 'adam', 0); t = time.perf_counter()
+            l.fit(2, cbs=SimAnnealHP({}) if k else None); ts[k].append(time.perf_counter()-t)
+    print(f'nothing to anneal: {np.median(np.array(ts[1])/np.array(ts[0])):.3f} of a fit without (median of 9 pairs)')
+    m = resnet18(); opt = SGD(list(m.parameters()), lr=.1, mom=.9)
+    m(torch.randn(2,3,64,64)).sum().backward(); opt.step(); opt.zero_grad()
+    r,c = [],[]
+    ts = [t.detach() for t in (*m.parameters(), *m.buffers())]+[s['grad_avg'] for s in opt.state.values() if 'grad_avg' in s]
+    for _ in range(9):
+        t = time.perf_counter(); s = Snapshot(m, opt); s.restore(); r.append(time.perf_counter()-t)
+        t = time.perf_counter(); cs = [o.clone() for o in ts]; [o.copy_(q) for o,q in zip(ts,cs)]; c.append(time.perf_counter()-t)
+    print(f'ResNet-18 with SGD momentum: snapshot and rollback {np.median(r)*1e3:.0f} ms; bare clone and copy of the same {len(ts)} tensors {np.median(c)*1e3:.0f} ms')
+
+if __name__=='__main__':
+    cost()
+    if not args.cost:
+        seeds = args.seeds or (5 if args.full else 3)
+        for model in (args.models or ('mlp,cnn' if args.full else 'mlp')).split(','):
+            for opt in args.opts.split(','):
+                table('sample', 'sample', model, opt, args.epochs or 8, seeds)
+                if args.full and args.data: table(args.data, 'full', model, opt, args.epochs or 5, seeds)

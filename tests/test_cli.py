@@ -1,0 +1,69 @@
+"The command: options, what it writes, Ctrl-C"
+import json,os,re,signal,subprocess,sys,time,pytest
+from pathlib import Path
+from fastai_anneal import cli
+
+pytest.importorskip('mlxtend')
+keys = 'test_accuracy valid_loss lr seconds seed device versions history'.split()
+
+def run(*args, **kw):
+    return subprocess.run([sys.executable, '-c', 'from fastai_anneal.cli import main; raise SystemExit(main())', *args],
+                          capture_output=True, text=True, env={**os.environ, 'PYTHONPATH': str(Path(__file__).parent.parent)}, **kw)
+
+def test_help_and_version_do_not_import_torch():
+    code = "import sys; from fastai_anneal.cli import main\ntry: main(sys.argv[1:])\nexcept SystemExit as e: print('STATUS', e.code, 'torch' in sys.modules)"
+    for a in (['--help'], ['mnist','--help'], ['--version'], ['mnist','--epochs','x']):
+        out = subprocess.run([sys.executable, '-c', code, *a], capture_output=True, text=True, cwd=Path(__file__).parent.parent)
+        assert re.search(r'STATUS [02] False', out.stdout), out.stdout+out.stderr
+
+@pytest.mark.parametrize('args', [[], ['mnis'], ['mnist','--epochs','0'], ['mnist','--epochs','1.5'], ['mnist','--lr','0'], ['mnist','--lr','nan'],
+    ['mnist','--lr','inf'], ['mnist','--model','rnn'], ['mnist','--device','tpu9'], ['mnist','--device','cuda:99'], ['mnist','--seed','-1'],
+    ['mnist','--seed',str(2**32)], ['mnist','--out','/dev/null/x'], ['mnist','--nope'], ['mnist','--data','/no/such/folder']])
+def test_bad_options(args, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    try: status = cli.main(args)
+    except SystemExit as e: status = e.code
+    err = capsys.readouterr().err
+    assert status==2 and err.count('\n')==1 and err.startswith('fastai-anneal') and 'error: ' in err, err
+
+def test_a_run(tmp_path):
+    out = run('mnist', '--epochs', '1', '--out', 'o', cwd=tmp_path)
+    assert out.returncode==0, out.stderr
+    assert 'Warning' not in out.stderr, out.stderr
+    res = json.loads((tmp_path/'o/results.json').read_text())
+    assert set(keys)<=set(res) and len(res['history'])==1 and res['annealing'] and not res['interrupted'] and res['seed']==42
+    assert .5<res['test_accuracy']<=1 and res['device']=='cpu'
+    page = (tmp_path/'o/report.html').read_text()
+    assert page.count('data:image/png;base64,')==5 and 'http' not in re.sub(r'base64,[^"]*', '', page)
+    assert sorted(p.name for p in (tmp_path/'o').iterdir())==['model.pkl','report.html','results.json']
+    assert [p.name for p in tmp_path.iterdir()]==['o']
+    from fastai.learner import load_learner
+    import torch
+    learn = load_learner(tmp_path/'o/model.pkl')
+    assert len(learn.predict(torch.zeros(28,28, dtype=torch.uint8))[2])==10
+
+def test_no_anneal_and_lr_and_repeatable(tmp_path):
+    args = ['--epochs','1','--no-anneal','--lr','.01','--model','mlp','--seed','3']
+    a = [cli.train_mnist(epochs=1, lr=.01, anneal=False, seed=3, out=tmp_path/d) for d in 'ab']
+    assert a[0]['lr']==.01 and a[0]['annealing']==[]
+    assert {k: a[0][k] for k in ('test_accuracy','valid_loss')}=={k: a[1][k] for k in ('test_accuracy','valid_loss')}
+    assert (tmp_path/'a/report.html').read_text().count('base64')==3
+
+def test_interrupt_keeps_what_there_is(tmp_path):
+    p = subprocess.Popen([sys.executable, '-u', '-c', 'from fastai_anneal.cli import main; raise SystemExit(main())', 'mnist', '--epochs', '500', '--out', 'o'],
+                         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=tmp_path, env={**os.environ, 'PYTHONPATH': str(Path(__file__).parent.parent)})
+    for line in p.stdout:
+        if 'epochs' in line: break
+    time.sleep(6)
+    p.send_signal(signal.SIGINT)
+    rest = p.communicate(timeout=120)[0]
+    assert p.returncode==130, rest
+    res = json.loads((tmp_path/'o/results.json').read_text())
+    assert res['interrupted'] and res['test_accuracy']>.1 and len(res['history'])<500
+    assert (tmp_path/'o/model.pkl').exists() and 'interrupted' in (tmp_path/'o/report.html').read_text()
+
+def test_folder_data_and_corrupt_data(tmp_path, capsys):
+    bad = tmp_path/'MNIST'/'raw'; bad.mkdir(parents=True)
+    (bad/'train-images-idx3-ubyte').write_bytes(b'not an idx file')
+    assert cli.main(['mnist','--data',str(tmp_path),'--out',str(tmp_path/'o')])==2
+    assert str(tmp_path) in capsys.readouterr().err

@@ -1,0 +1,254 @@
+"Contracts and faults of SimAnnealHP"
+import math,pickle,warnings
+from copy import deepcopy
+import pytest
+from fastai.basics import *
+from fastai.callback.schedule import *
+from fastai.callback.tracker import *
+from fastai.callback.training import *
+from fastai.callback.fp16 import MixedPrecision
+from fastai.callback.mixup import MixUp
+from fastai_anneal.core import *
+from fastai_anneal.anneal import *
+from fastai_anneal.simanneal import *
+
+for _n in [n for n in globals() if n.startswith("test")]: del globals()[_n]
+LR = {'lr': LogFloat(1e-4,1)}
+
+def blobs(n, seed):
+    g = torch.Generator().manual_seed(seed)
+    y = torch.randint(0, 4, (n,), generator=g)
+    return torch.randn(n, 5, generator=g)+F.one_hot(y, 5)*2, y
+
+def learner(lr=1e-3, n=256, bs=16, opt_func=partial(SGD, mom=.9), dropout=0., cbs=None, progress=False, **kwargs):
+    set_seed(0)
+    tr,va = [list(zip(*blobs(m, s))) for m,s in ((n,0),(120,1))]
+    dls = DataLoaders(DataLoader(tr, bs=bs, shuffle=True), DataLoader(va, bs=40))
+    model = nn.Sequential(nn.Linear(5,16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(dropout), nn.Linear(16,4))
+    l = Learner(dls, model, loss_func=CrossEntropyLossFlat(), opt_func=opt_func, lr=lr, metrics=accuracy, cbs=cbs, **kwargs)
+    if not progress: l.remove_cb(l.progress)
+    l.logger = noop
+    return l
+
+def weights(l): return torch.cat([t.detach().flatten().float() for t in (*l.model.parameters(), *l.model.buffers())])
+def never(de, temp, se=0.): return 0.
+def always(de, temp, se=0.): return 1.
+def valid_loss(l): return l.recorder.values[-1][1]
+
+def fit(l, n=3, **kwargs):
+    l.fit(n, **kwargs)
+    return l
+
+@pytest.mark.parametrize('opt', [partial(SGD, mom=.9), Adam, partial(OptimWrapper, opt=torch.optim.AdamW)])
+@pytest.mark.parametrize('every', ['1ep', '7it', '40%'])
+@pytest.mark.parametrize('cbs', [[], [GradientClip], [GradientAccumulation(40)], [ReduceLROnPlateau(patience=1)]])
+def test_rejecting_all_is_as_if_it_was_not_there(opt, every, cbs):
+    mk = lambda: [c() if isinstance(c, type) else deepcopy(c) for c in cbs]
+    a = fit(learner(opt_func=opt, dropout=.3), cbs=mk()); ra = rng_state()
+    sa = SimAnnealHP({'lr': LogFloat(1e-4,1), 'wd': LogFloat(1e-5,.3)}, every=every, accept=never, cool=0, seed=1)
+    b = fit(learner(opt_func=opt, dropout=.3), cbs=mk()+[sa]); rb = rng_state()
+    assert len(sa.history)>0 and not sa.history.accepted.any()
+    assert torch.equal(weights(a), weights(b))
+    assert a.recorder.losses==b.recorder.losses and a.recorder.values==b.recorder.values and a.recorder.lrs==b.recorder.lrs
+    assert torch.equal(ra['torch'], rb['torch']) and ra['python']==rb['python']
+    assert str(a.opt.hypers)==str(b.opt.hypers)
+
+@pytest.mark.parametrize('every', ['1ep', '7it', '3ep', '100%'])
+def test_same_seed_same_fit(every):
+    def one(seed):
+        sa = SimAnnealHP(LR, every=every, seed=seed)
+        return sa, fit(learner(dropout=.2), cbs=sa)
+    (a,la),(b,lb),(c,_) = one(3),one(3),one(4)
+    assert torch.equal(weights(la), weights(lb))
+    pd.testing.assert_frame_equal(a.history, b.history)
+    assert a.history.lr.tolist()!=c.history.lr.tolist()
+
+@pytest.mark.parametrize('lr', [1e-4, 3., 1e4])
+def test_rescues_a_bad_start(lr):
+    l,sa = learner(lr, n=512),SimAnnealHP(LR, seed=0)
+    fit(l, 5, cbs=sa)
+    alone = fit(learner(lr, n=512), 5)
+    good = learner(n=512); good.fit_one_cycle(5, .03)
+    assert valid_loss(l) < 1.25*valid_loss(good)
+    assert not valid_loss(l) > valid_loss(alone)
+    assert sa.n_trained <= 5*len(l.dls.train)
+
+def test_accepting_all_keeps_the_candidates_books():
+    l,sa = learner(),SimAnnealHP(LR, accept=always, cool=0, seed=0)
+    fit(l, 2, cbs=sa)
+    assert len(l.recorder.losses)==len(l.recorder.lrs)==len(sa.log['lr'])==2*len(l.dls.train)
+    np.testing.assert_allclose(l.recorder.lrs, sa.log['lr'])
+    ok = sa.history[np.isfinite(sa.history.value)]
+    assert ok.accepted.all()
+    assert sa.log['lr'][0]==pytest.approx(ok[ok.batch==0].lr.iloc[-1])
+
+@pytest.mark.parametrize('hps,msg', [
+    ({'lrr': LogFloat(1e-4,1)}, "did you mean 'lr'"), ({'lr': .1}, 'not a space'), ({'lr': Vector(3)}, 'Vector'),
+    ([HP('lr', Float(0,1)), HP('lr', Float(0,1))], 'twice'), (['lr'], 'LogFloat')])
+def test_bad_hps(hps, msg):
+    l = learner(); w = weights(l)
+    with pytest.raises(ValueError, match=msg): fit(l, cbs=SimAnnealHP(hps))
+    assert torch.equal(weights(l), w) and '_do_epoch' not in l.__dict__
+
+@pytest.mark.parametrize('kw,msg', [
+    (dict(monitor='accurracy'), "did you mean 'accuracy'"), (dict(every='4ep'), 'longer than this fit'), (dict(every='soon'), 'bad duration'),
+    (dict(every='0it'), 'less than one batch'), (dict(budget=2), 'budget=2'), (dict(n_try=0), 'n_try=0'), (dict(budget=.01), 'no batch for a candidate')])
+def test_bad_arguments(kw, msg):
+    l = learner(); w = weights(l)
+    with pytest.raises(ValueError, match=msg): fit(l, cbs=SimAnnealHP(LR, **kw))
+    assert torch.equal(weights(l), w) and not getattr(l.recorder, 'values', [])
+
+def test_no_validation_set():
+    l = learner(); l.dls = DataLoaders(l.dls.train)
+    with pytest.raises(ValueError, match='validation set'): fit(l, cbs=SimAnnealHP(LR))
+    l = learner(); l.dls = DataLoaders(l.dls.train, DataLoader([], bs=4))
+    with pytest.raises(ValueError, match='validation set'): fit(l, cbs=SimAnnealHP(LR))
+
+def test_one_batch_loaders():
+    l = learner(n=16); sa = SimAnnealHP(LR, seed=0)
+    fit(l, 5, cbs=sa)
+    assert 0<sa.n_trained<=5
+
+def test_validate_and_get_preds_are_left_alone():
+    sa = SimAnnealHP(LR, every='50ep'); l = learner(cbs=sa)
+    l.validate(); l.get_preds()
+    sa.every = '1ep'; fit(l, 2); n = len(sa.history)
+    l.validate(); l.get_preds()
+    assert len(sa.history)==n>0
+
+def test_pickles_and_exports(tmp_path):
+    class Items(list):
+        def new_empty(self): return Items()
+    globals()['Items'] = Items; Items.__qualname__ = 'Items'
+    sa = SimAnnealHP(LR, seed=0); l = learner(cbs=sa)
+    l.dls = DataLoaders(*[dl.new(Items(dl.dataset)) for dl in l.dls.loaders]); fit(l, 2)
+    l.path = tmp_path; l.export('x.pkl')
+    l2 = load_learner(tmp_path/'x.pkl')
+    pd.testing.assert_frame_equal(l2.sim_anneal_hp.history, sa.history)
+    assert pickle.loads(pickle.dumps(SimAnnealHP(LR))).space==Space(LR)
+
+class Stop(Callback):
+    order = 100
+    n = 0 # on the class, as the callback itself goes back with each candidate
+    def __init__(self, at, exc, inner): self.at,self.exc,self.inner = at,exc,inner; Stop.n = 0
+    def after_batch(self):
+        if not self.training or self.learn.sim_anneal_hp.inner!=self.inner: return
+        Stop.n += 1
+        if Stop.n==self.at: raise self.exc
+
+@pytest.mark.parametrize('exc', [KeyboardInterrupt(), RuntimeError('boom')])
+@pytest.mark.parametrize('inner', [True, False])
+def test_interrupted(exc, inner):
+    l,sa = learner(),SimAnnealHP(LR, accept=never, seed=0, cool=0)
+    with pytest.raises(type(exc)): fit(l, cbs=[sa, Stop(5, exc, inner)])
+    ref = learner()
+    with pytest.raises(KeyboardInterrupt):
+        n = plan_rounds(3, 16, 16)[0][1] if inner else 5
+        class At(Callback):
+            order = 100
+            def after_batch(self):
+                if self.train_iter==n: raise KeyboardInterrupt
+        fit(ref, cbs=At)
+    assert torch.equal(weights(l), weights(ref))
+    assert '_do_epoch' not in l.__dict__ and torch.isfinite(weights(l)).all()
+    fit(l, 1); assert math.isfinite(valid_loss(l))
+
+class Poison(Callback):
+    "NaN weights in the middle of an epoch"
+    def after_batch(self):
+        if self.training and self.train_iter==24 and not self.learn.sim_anneal_hp.inner: self.model[0].weight.data.fill_(math.nan)
+
+def test_a_fit_cannot_be_lost():
+    l,sa = learner(1e-2),SimAnnealHP(LR, seed=0)
+    fit(l, 4, cbs=[sa, Poison()])
+    assert torch.isfinite(weights(l)).all() and math.isfinite(valid_loss(l))
+    assert all(math.isfinite(v[1]) for v in l.recorder.values)
+
+def test_multiplies_a_schedule():
+    l,sa = learner(),SimAnnealHP(LR, seed=0)
+    l.fit_one_cycle(3, .02, cbs=sa)
+    assert sa.ref0['lr']==pytest.approx(.02, rel=1e-3) and 'lr' in sa.scheduled
+    assert l.recorder.lrs[-1] < 1e-2*max(l.recorder.lrs)
+    l2,sa2 = learner(),SimAnnealHP(LR, seed=0, accept=never)
+    l2.fit_one_cycle(3, .02, cbs=sa2); l3 = learner(); l3.fit_one_cycle(3, .02)
+    np.testing.assert_allclose(l2.recorder.lrs, l3.recorder.lrs)
+
+def test_groups_keep_their_ratio():
+    sp = lambda m: [list(m[0].parameters())+list(m[1].parameters()), list(m[4].parameters())]
+    l,sa = learner(splitter=sp),SimAnnealHP(LR, seed=0, accept=always)
+    seen = []
+    class Look(Callback):
+        order = 71
+        def before_step(self): seen.append([h['lr'] for h in self.opt.hypers])
+    l.fit(2, slice(1e-4,1e-3), cbs=[sa, Look])
+    assert len({round(b/a, 6) for a,b in seen})==1 and len({b for a,b in seen})>3
+
+def test_trackers_and_early_stopping(tmp_path):
+    l,sa = learner(path=tmp_path),SimAnnealHP(LR, seed=0)
+    l.fit(4, cbs=[sa, SaveModelCallback(), EarlyStoppingCallback(patience=3)])
+    best = min(v[1] for v in l.recorder.values)
+    assert l.validate()[0]==pytest.approx(best, rel=1e-5)
+
+@pytest.mark.parametrize('monitor', ['accuracy', 'valid_loss'])
+def test_monitor(monitor):
+    l,sa = learner(1e-4, n=512),SimAnnealHP(LR, seed=0, monitor=monitor)
+    fit(l, 4, cbs=sa)
+    assert l.recorder.values[-1][2]>.8
+    if monitor=='accuracy': assert sa.history.value.max()<=1
+
+def test_user_target():
+    drop = HP('drop', Float(0,.8), get=lambda l: l.model[3].p, set=lambda l,v: setattr(l.model[3], 'p', v))
+    l,sa = learner(dropout=.5),SimAnnealHP({**LR, 'drop': drop}, seed=0)
+    fit(l, 3, cbs=sa)
+    assert l.model[3].p==.5 and sa.history['drop'].nunique()>2 and len(set(sa.log['drop']))>1
+
+class Seen(Callback):
+    order = 71
+    def __init__(self, f): self.f,self.vs = f,set()
+    def before_step(self): Seen.all.add(float(self.f(self.learn)))
+
+@pytest.mark.parametrize('name,f,kw,cbs', [
+    ('dropout', lambda l: l.model[3].p, dict(dropout=.5), []),
+    ('model.3.p', lambda l: l.model[3].p, dict(dropout=.5), []),
+    ('label_smoothing', lambda l: (l.loss_func if not hasattr(l.loss_func, 'func') else l.loss_func.func).label_smoothing, {}, []),
+    ('mixup', lambda l: l.mix_up.distrib.concentration1, {}, [MixUp(.4)])])
+def test_named_targets(name, f, kw, cbs):
+    sa,l = SimAnnealHP({**LR, name: Float(.1,.6)}, seed=0, accept=always),learner(**kw)
+    if name=='label_smoothing': l.loss_func = CrossEntropyLossFlat(label_smoothing=.3)
+    Seen.all = set()
+    with l.added_cbs(cbs):
+        before = float(f(l)); fit(l, 2, cbs=[sa, Seen(f)])
+        assert len(Seen.all)>3 and float(f(l))==before
+
+@pytest.mark.parametrize('name', ['dropout','label_smoothing','mixup','model.9.p','drop'])
+def test_missing_targets(name):
+    l = learner(); l.model[3] = nn.Identity(); l.loss_func = F.cross_entropy
+    with pytest.raises(ValueError): fit(l, cbs=SimAnnealHP({name: Float(0,.5)}))
+
+def test_nothing_to_anneal():
+    a,b = fit(learner(), 2),fit(learner(), 2, cbs=SimAnnealHP({}))
+    assert torch.equal(weights(a), weights(b))
+
+def test_mixed_precision_bf16_cpu_runs():
+    l,sa = learner(),SimAnnealHP(LR, seed=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore'); fit(l, 2, cbs=[sa, MixedPrecision()])
+    assert math.isfinite(valid_loss(l)) and len(sa.history)
+
+def test_progress_bar(capsys):
+    l,sa = learner(progress=True),SimAnnealHP(LR, seed=0); l.logger = print
+    fit(l, 2, cbs=sa)
+    with l.no_bar(): fit(l, 2, cbs=SimAnnealHP(LR, seed=0))
+    import matplotlib; matplotlib.use('agg')
+    assert len(sa.plot())==2
+
+def test_plan_never_exceeds_its_budget():
+    for n_ep in (1,2,7):
+        for n_it in (1,2,5,63):
+            for ev in {1,3,n_it,n_ep*n_it}:
+                for b in (.1,.5,1.):
+                    for n_try in (1,4):
+                        p = plan_rounds(n_ep, n_it, ev, n_try, b)
+                        assert sum(s*k for _,s,k in p)<=b*n_ep*n_it
+                        assert all(b0%n_it+s<=n_it for b0,s,_ in p)
+                        assert all(a[0]+a[1]<=c[0] for a,c in zip(p,p[1:])), p
