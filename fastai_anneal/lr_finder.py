@@ -183,7 +183,7 @@ class HPFinder(Callback):
         set_rng_state(self.rng)
         self.snap = None
 
-# %% ../nbs/02_lr_finder.ipynb #1be00837
+# %% ../nbs/02_lr_finder.ipynb #ded4661c
 def _one_pass(learn, base):
     "All batches of the loader, which may be without a length"
     try: len(learn.dl)
@@ -191,6 +191,12 @@ def _one_pass(learn, base):
         learn.n_iter = learn.lr_finder.num_it
         for o in enumerate(learn.dl): learn.one_batch(*o)
     else: base()
+
+def _no_batch(dl):
+    try: len(dl)
+    except TypeError: raise ValueError(f"the training loader, a {type(dl).__name__}, gave no batch") from None
+    n_batches(dl)
+    raise ValueError(f"the training loader says it has {len(dl)} batches and gave no batch")
 
 def _endless(learn):
     "The batches of `learn.dl` again and again; it ends with an exception"
@@ -201,7 +207,7 @@ def _endless(learn):
         try: _one_pass(learn, base)
         except (CancelTrainException, CancelEpochException):
             if cb.batches==n: raise
-        if cb.batches==n: n_batches(learn.dl); raise ValueError("the training loader gave no batch, so there is nothing to find a learning rate on")
+        if cb.batches==n: _no_batch(learn.dl)
         idle = 0 if len(cb.losses)>steps else idle+1
         if idle>(1000 if cb.undone else 2): raise ValueError("the optimizer does not step: all batches are cancelled before, or have no target")
 
