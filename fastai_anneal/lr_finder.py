@@ -268,8 +268,8 @@ def read_curve(
     return dict(descent=math.exp(_log_mean(x[:i+1], gone)), ascent=math.exp(_log_mean(x[i:], lost)), end=float(lrs[-1]),
                 drop=float(drop/(abs(start)+1e-9)), clear=float(drop/(noise+1e-12)))
 
-# %% ../nbs/02_lr_finder.ipynb #4353bc78
-_weight,_factor,_n0,_power,_edge = .75,math.exp(-1.5),128,.75,16 # chosen on the dev half of benchmarks/lr_tasks.py
+# %% ../nbs/02_lr_finder.ipynb #6fe8e5d7
+_weight,_factor,_n0,_power,_edge = .75,.19,128,.75,16 # chosen on the dev half of benchmarks/lr_tasks.py
 
 def suggest(
     lrs, # Learning rates of the sweep
@@ -557,7 +557,7 @@ def _refined(sweep, lr, ratios, n_it, n_probes, seed, bar):
         if np.isfinite(s).any(): lr = float(_vertex(lrs, s))
     return lr,scores
 
-# %% ../nbs/02_lr_finder.ipynb #b918ab6d
+# %% ../nbs/02_lr_finder.ipynb #b2d36ace
 @patch
 def lr_find(self:Learner,
     start_lr:float|list=1e-7, # First learning rate; a list or a slice has one per parameter group
@@ -596,7 +596,10 @@ def _found_lr(learn, cbs, n_it):
     lrs = np.array([p['lr'] for p in picks])
     lr = float(np.exp(np.nanmedian(np.log(lrs)))) if np.isfinite(lrs).any() else math.nan
     warnings = list(dict.fromkeys(sum([c.warnings+p['warnings'] for c,p in zip(cbs,picks)], [])))
-    if cb.stop_reason.startswith('finished') and not cb.div.risen: warnings.append('the loss did not rise in the range: the suggestion may be too low')
+    if cb.stop_reason.startswith('finished') and not cb.div.risen:
+        clear = not any('fell by only' in w for w in warnings)
+        warnings.append('the loss did not rise in the range: ' + ('the suggestion may be too low' if clear else 'it takes no notice of the learning rate, and there is no suggestion'))
+        if not clear: lr = math.nan
     info = {**{k:v for k,v in picks[0].items() if k!='warnings'}, 'lr': lr, 'n_it': n_it}
     if len(cbs)>1: info.update(repeats=lrs.tolist(), spread=float(np.nanmax(lrs)/np.nanmin(lrs)))
     return FoundLR('lr', cb.values, cb.losses, cb.skipped, lr, num_it=cb.num_it, stop_reason=cb.stop_reason, warnings=warnings, info=info, learn=learn)

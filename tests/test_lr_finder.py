@@ -160,9 +160,9 @@ def test_cancels_by_callbacks(exc):
     elif exc is CancelFitException:
         r = find(l)
         assert len(r.losses)==12 and 'cancelled' in r.stop_reason
-    else:
-        with pytest.raises(type(exc()) ) if False else warnings.catch_warnings(): r = find(l)
-        assert len(r.losses)>=12
+    else: # raised by every batch from the thirteenth on: a pass without a batch
+        r = find(l)
+        assert len(r.losses)==12
     l.remove_cb(l.boom)
     assert_same(before, state(l))
 
@@ -235,7 +235,6 @@ def test_callbacks_that_train_take_part_and_epochs_are_not_seen():
     class Count(Callback):
         def after_step(self): n.append(nn.utils.clip_grad_norm_(l.model.parameters(), 1e9).item())
     n = []
-    r = l.lr_find(show_plot=False, num_it=20) if False else None
     l.add_cb(Count()); seen = l.seen
     log = collections.Counter()
     seen.after_loss = lambda: log.update(['loss'])
@@ -330,7 +329,7 @@ def test_widened_once_and_said():
 @pytest.mark.parametrize('n', [1,2,3,6,7,8,15])
 def test_few_points(n):
     r = find(learner(), num_it=n, suggest_funcs=FOUR, widen=False)
-    assert len(r.losses)<=n and (n<3)==math.isnan(r.lr) and (n>8 or r.warnings)
+    assert len(r.losses)<=n and (n>=8 or (n<3)==math.isnan(r.lr)) and (n>8 or r.warnings)
     r.plot(); plt.close('all'); r.to_df()
 
 def test_linear_mode():
@@ -360,6 +359,13 @@ def test_suggestion_does_not_depend_on_the_units_of_the_loss(scale, shift):
     assert math.isclose(suggest(lrs*30, y, 100)['lr'], 30*a['lr'], rel_tol=1e-6)
     assert suggest(lrs, y, 1000)['lr'] < suggest(lrs, y, 100)['lr'] <= a['ascent']/2
     assert .003<a['lr']<.3
+
+def test_no_notice_no_suggestion():
+    class Flat(nn.Module):
+        def forward(self, p, y): return F.cross_entropy(p*0, y)+p.sum()*0
+    l = learner(); l.loss_func = Flat()
+    r = find(l)
+    assert math.isnan(r.lr) and any('no notice' in w for w in r.warnings)
 
 def test_no_descent_is_said():
     lrs = np.geomspace(1e-7, 10, 100)
