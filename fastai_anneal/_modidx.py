@@ -436,6 +436,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                    'fastai_anneal/lr_finder.py'),
                                          'fastai_anneal.lr_finder._horizon': ('lr_finder.html#_horizon', 'fastai_anneal/lr_finder.py'),
                                          'fastai_anneal.lr_finder._log_mean': ('lr_finder.html#_log_mean', 'fastai_anneal/lr_finder.py'),
+                                         'fastai_anneal.lr_finder._no_batch': ('lr_finder.html#_no_batch', 'fastai_anneal/lr_finder.py'),
                                          'fastai_anneal.lr_finder._one_pass': ('lr_finder.html#_one_pass', 'fastai_anneal/lr_finder.py'),
                                          'fastai_anneal.lr_finder._per_group': ('lr_finder.html#_per_group', 'fastai_anneal/lr_finder.py'),
                                          'fastai_anneal.lr_finder._plain': ('lr_finder.html#_plain', 'fastai_anneal/lr_finder.py'),

@@ -183,7 +183,7 @@ class HPFinder(Callback):
         set_rng_state(self.rng)
         self.snap = None
 
-# %% ../nbs/02_lr_finder.ipynb #1be00837
+# %% ../nbs/02_lr_finder.ipynb #ded4661c
 def _one_pass(learn, base):
     "All batches of the loader, which may be without a length"
     try: len(learn.dl)
@@ -191,6 +191,12 @@ def _one_pass(learn, base):
         learn.n_iter = learn.lr_finder.num_it
         for o in enumerate(learn.dl): learn.one_batch(*o)
     else: base()
+
+def _no_batch(dl):
+    try: len(dl)
+    except TypeError: raise ValueError(f"the training loader, a {type(dl).__name__}, gave no batch") from None
+    n_batches(dl)
+    raise ValueError(f"the training loader says it has {len(dl)} batches and gave no batch")
 
 def _endless(learn):
     "The batches of `learn.dl` again and again; it ends with an exception"
@@ -201,7 +207,7 @@ def _endless(learn):
         try: _one_pass(learn, base)
         except (CancelTrainException, CancelEpochException):
             if cb.batches==n: raise
-        if cb.batches==n: n_batches(learn.dl); raise ValueError("the training loader gave no batch, so there is nothing to find a learning rate on")
+        if cb.batches==n: _no_batch(learn.dl)
         idle = 0 if len(cb.losses)>steps else idle+1
         if idle>(1000 if cb.undone else 2): raise ValueError("the optimizer does not step: all batches are cancelled before, or have no target")
 
@@ -262,8 +268,8 @@ def read_curve(
     return dict(descent=math.exp(_log_mean(x[:i+1], gone)), ascent=math.exp(_log_mean(x[i:], lost)), end=float(lrs[-1]),
                 drop=float(drop/(abs(start)+1e-9)), clear=float(drop/(noise+1e-12)))
 
-# %% ../nbs/02_lr_finder.ipynb #4353bc78
-_weight,_factor,_n0,_power,_edge = .75,math.exp(-1.5),128,.75,16 # chosen on the dev half of benchmarks/lr_tasks.py
+# %% ../nbs/02_lr_finder.ipynb #6fe8e5d7
+_weight,_factor,_n0,_power,_edge = .75,.19,128,.75,16 # chosen on the dev half of benchmarks/lr_tasks.py
 
 def suggest(
     lrs, # Learning rates of the sweep
@@ -551,7 +557,7 @@ def _refined(sweep, lr, ratios, n_it, n_probes, seed, bar):
         if np.isfinite(s).any(): lr = float(_vertex(lrs, s))
     return lr,scores
 
-# %% ../nbs/02_lr_finder.ipynb #b918ab6d
+# %% ../nbs/02_lr_finder.ipynb #b2d36ace
 @patch
 def lr_find(self:Learner,
     start_lr:float|list=1e-7, # First learning rate; a list or a slice has one per parameter group
@@ -590,7 +596,10 @@ def _found_lr(learn, cbs, n_it):
     lrs = np.array([p['lr'] for p in picks])
     lr = float(np.exp(np.nanmedian(np.log(lrs)))) if np.isfinite(lrs).any() else math.nan
     warnings = list(dict.fromkeys(sum([c.warnings+p['warnings'] for c,p in zip(cbs,picks)], [])))
-    if cb.stop_reason.startswith('finished') and not cb.div.risen: warnings.append('the loss did not rise in the range: the suggestion may be too low')
+    if cb.stop_reason.startswith('finished') and not cb.div.risen:
+        clear = not any('fell by only' in w for w in warnings)
+        warnings.append('the loss did not rise in the range: ' + ('the suggestion may be too low' if clear else 'it takes no notice of the learning rate, and there is no suggestion'))
+        if not clear: lr = math.nan
     info = {**{k:v for k,v in picks[0].items() if k!='warnings'}, 'lr': lr, 'n_it': n_it}
     if len(cbs)>1: info.update(repeats=lrs.tolist(), spread=float(np.nanmax(lrs)/np.nanmin(lrs)))
     return FoundLR('lr', cb.values, cb.losses, cb.skipped, lr, num_it=cb.num_it, stop_reason=cb.stop_reason, warnings=warnings, info=info, learn=learn)

@@ -1,0 +1,69 @@
+"""What does a search cost? Pairs our `lr_find` with fastai's (and torch-lr-finder's and Lightning's, where installed), in one process.
+
+`OMP_NUM_THREADS=1 python benchmarks/lr_find.py [--pairs 7] [--models mlp,cnn,resnet18] [--its 100]`
+The order within a pair alternates; printed is the median of the pairwise ratios of wall time, and the median time per point."""
+import argparse,gc,statistics,tempfile,time,warnings
+warnings.filterwarnings('ignore')
+import torch
+from torch import nn
+from fastai.basics import *
+from fastai.callback.progress import ProgressCallback
+from fastai.callback.schedule import LRFinder as FastaiFinder,SuggestionMethod,valley
+from fastai.vision.models import resnet18
+import fastai.callback.schedule as sched
+
+theirs = sched.Learner.lr_find # before ours takes its place
+from fastai_anneal.lr_finder import *
+from lr_tasks import FastDL,cnn,mlp
+
+MODELS = dict(mlp=(lambda: mlp(784,128,64,10), (784,), 64), cnn=(lambda: cnn(10, (1,16,32,64)), (1,28,28), 64),
+              resnet18=(lambda: nn.Sequential(resnet18(num_classes=10)), (3,32,32), 16))
+
+def learner(kind, path):
+    f,shape,bs = MODELS[kind]
+    set_seed(0)
+    dev = default_device()
+    ds = torch.utils.data.TensorDataset(torch.randn(1024, *shape), torch.randint(0, 10, (1024,)))
+    l = Learner(DataLoaders(FastDL(ds, bs=bs, shuffle=True), FastDL(ds, bs=bs), device=dev), f(), CrossEntropyLossFlat(), path=path)
+    return l.remove_cb(ProgressCallback)
+
+def sync(): torch.cuda.synchronize() if torch.cuda.is_available() else None
+
+def timed(f):
+    gc.collect(); sync(); s = time.perf_counter(); r = f(); sync()
+    return time.perf_counter()-s, r
+
+def fastai_(l, n): theirs(l, num_it=n, show_plot=False, stop_div=False); return n
+def ours(l, n): return len(l.lr_find(num_it=n, show_plot=False, stop_div=False).losses)
+def fastai_stop(l, n): theirs(l, num_it=n, show_plot=False); return len(l.recorder.lrs)
+def ours_stop(l, n): return len(l.lr_find(num_it=n, show_plot=False).losses)
+
+def others():
+    try:
+        from torch_lr_finder import LRFinder as TLF
+        def tlf(l, n):
+            opt = torch.optim.Adam(l.model.parameters(), 1e-7)
+            f = TLF(l.model, opt, l.loss_func, device=default_device())
+            f.range_test(torch.utils.data.DataLoader(l.dls.train.dataset, batch_size=l.dls.train.bs, shuffle=True), end_lr=10, num_iter=n, diverge_th=1e9)
+            f.reset(); return n
+        yield 'torch-lr-finder', tlf
+    except ImportError: print('torch-lr-finder is not installed')
+    try: import lightning # noqa: F401
+    except ImportError: print('lightning is not installed')
+
+if __name__=='__main__':
+    p = argparse.ArgumentParser()
+    p.add_argument('--pairs', type=int, default=7); p.add_argument('--models', default='mlp,cnn,resnet18'); p.add_argument('--its', type=int, default=100)
+    a = p.parse_args()
+    rivals = [('fastai, all steps', ours, fastai_), ('fastai, both stop', ours_stop, fastai_stop)] + [(n, ours, f) for n,f in others()]
+    with tempfile.TemporaryDirectory() as path:
+        for kind in a.models.split(','):
+            for name,f,g in rivals:
+                l,ratios,us,them,pts = learner(kind, path),[],[],[],None
+                ours(l, 10); fastai_(l, 10)
+                for i in range(a.pairs):
+                    r = [timed(lambda h=h: h(l, a.its)) for h in ((f,g) if i%2 else (g,f))]
+                    (t,n),(u,m) = r if i%2 else r[::-1]
+                    ratios.append(t/u); us.append(t); them.append(u); pts = n,m
+                print(f'{kind:9} against {name:18} ratio {statistics.median(ratios):.2f} (from {min(ratios):.2f} to {max(ratios):.2f}); '
+                      f'ours {statistics.median(us):.3f}s for {pts[0]} points, theirs {statistics.median(them):.3f}s for {pts[1]}', flush=True)
