@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['parser', 'train_mnist', 'summary', 'figures', 'report', 'main']
 
-# %% ../nbs/08_cli.ipynb #70a8c141
-import argparse,base64,html,io,json,math,os,sys,tempfile,time,warnings
+# %% ../nbs/08_cli.ipynb #b7c5a590
+import argparse,base64,html,io,json,math,os,sys,time,warnings
 from pathlib import Path
 
 # %% ../nbs/08_cli.ipynb #93d726d6
@@ -27,7 +27,7 @@ _positive_int = _checked(int, lambda v: v>0, 'a whole number above 0')
 _lr = _checked(float, lambda v: 0<v<math.inf, 'a learning rate, a number above 0')
 _seed = _checked(int, lambda v: 0<=v<2**32, 'a whole number from 0 to 2**32-1')
 
-# %% ../nbs/08_cli.ipynb #df050b6f
+# %% ../nbs/08_cli.ipynb #5771f6b8
 def _device(s):
     "An argparse type: a device that is there"
     import torch
@@ -40,12 +40,10 @@ def _device(s):
     return d
 
 def _out_dir(s):
-    "An argparse type: a folder that can be written to, made if it is not there"
+    "An argparse type: a folder that can be written to, or made"
     p = Path(s)
-    try:
-        p.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=p): pass
-    except OSError as e: raise argparse.ArgumentTypeError(f'cannot write to {s!r}: {e.strerror or e}') from None
+    there = next(o for o in (p, *p.absolute().parents) if o.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK): raise argparse.ArgumentTypeError(f'cannot write to {s!r}: {there} is not a folder that can be written to')
     return p
 
 # %% ../nbs/08_cli.ipynb #6ef234d8
@@ -119,7 +117,7 @@ def _history(learn):
     rec = learn.recorder
     return [dict(zip(rec.metric_names, [i,*v])) for i,v in enumerate(getattr(rec, 'values', []))]
 
-# %% ../nbs/08_cli.ipynb #b096af86
+# %% ../nbs/08_cli.ipynb #fc38c14e
 def train_mnist(
     data='sample', # `'sample'`, `'full'` or the path of a folder with MNIST, see `mnist_dls`
     model:str='mlp', # `'mlp'` or `'cnn'`
@@ -133,11 +131,12 @@ def train_mnist(
     "Find a learning rate, train with `CosineAnneal` (and `SimAnnealHP`), test once, and write it all down in `out`"
     from fastai.torch_core import set_seed
     from fastai_anneal.all import CosineAnneal,LogFloat,SimAnnealHP,mnist_dls
-    out = Path(out); out.mkdir(parents=True, exist_ok=True)
+    out = Path(out)
     epochs = epochs or _epochs.get((data,model), _epochs['full',model])
     start = time.perf_counter()
     set_seed(seed)
     dls = mnist_dls(data, seed=seed, device=device)
+    out.mkdir(parents=True, exist_ok=True) # not before there are data
     learn = _learner(dls, model, out)
     _say(f"{len(dls.train_ds):,} digits to train on, {len(dls.valid_ds):,} to choose by, {len(dls.test_ds):,} to test with; "
          f"{model} of {sum(p.numel() for p in learn.model.parameters()):,} parameters on {dls.device}")
