@@ -650,10 +650,11 @@ class CosineAnneal(_Family):
 
     def _body(self, inclusive): return self._ramp(inclusive=inclusive)
 
-# %% ../nbs/01_schedule.ipynb #0f2f7aef
+# %% ../nbs/01_schedule.ipynb #4530072e
 class HyperScale(Callback):
     "Multiply hyperparameters, for the length of each batch, with `scales`: `{'lr': .5}` or `{'lr': [.5,1.]}` per group"
     order,run_valid = ParamScheduler.order+5,False # after the schedules have set the values, before they are used
+    _off = False
     def __init__(self, scales:dict=None): self.scales = scales or {}
 
     def scaled(self, name, vs):
@@ -664,11 +665,12 @@ class HyperScale(Callback):
     def before_fit(self):
         if _validating(self.learn): return
         self._settle()
+        self._off = hasattr(self.learn, 'lr_finder')
         if _training(self.learn): check_hypers(self.learn.opt, list(self.scales))
 
     def before_batch(self):
         learn = self.learn
-        if not self.scales or hasattr(learn, 'lr_finder'): return
+        if not self.scales or self._off: return
         base = learn.__dict__.setdefault('_hyper_base', {})
         for n in self.scales:
             vs = _read(learn.opt, n)
@@ -1195,12 +1197,12 @@ class _Early(Callback):
         self._unmute()
         if self.s is not None: self._restore()
 
-# %% ../nbs/01_schedule.ipynb #d490593c
+# %% ../nbs/01_schedule.ipynb #289ff5bc
 class Checkpoint(Callback):
     "Save everything a fit needs to go on exactly, and go on if there is something to go on with"
     order = 1000 # after everybody else has done what there is to do for a batch or an epoch
     _stateattrs = ('_early',)
-    _early = None
+    _early,_rng = None,None
     def __init__(self,
         fname:str='checkpoint', # Name of the file, in the learner's `path/model_dir` unless it is a path
         every='1ep', # A duration like `'500it'`: save that often, and in any case after each epoch
@@ -1271,7 +1273,7 @@ class Checkpoint(Callback):
         if self._early is not None and self._early.learn is not None:
             self._early._unmute()
             self._early.learn.remove_cb(self._early)
-        self.__dict__['_early'] = None
+        self.__dict__.update(_early=None, _rng=None)
 
     @property
     def learn(self): return self.__dict__.get('learn')
