@@ -23,7 +23,8 @@ def write_pngs(ds, n, path):
             Image.fromarray(ds.x[i].numpy()).save(d/f'{i}.png')
 
 def from_folder(path, bs, **kwargs):
-    return ImageDataLoaders.from_folder(path, img_cls=PILImageBW, bs=bs, device='cpu', batch_tfms=Normalize.from_stats(.1307, .3081, cuda=False), **kwargs)
+    norm = Normalize.from_stats(.1307, .3081, cuda=False)
+    return ImageDataLoaders.from_folder(path, img_cls=PILImageBW, bs=bs, device='cpu', batch_tfms=norm, **kwargs)
 
 def per_image(dl):
     "Seconds per image of an epoch over `dl`"
@@ -45,7 +46,8 @@ def main():
         perm = torch.randperm(len(ours.train_ds), generator=torch.Generator().manual_seed(0))
         write_pngs(type(ours.train_ds)(*(o[perm[:n]] for o in (ours.train_ds.x, ours.train_ds.y)), ours.vocab), n, Path(d))
         k = min(16, defaults.cpus)
-        dls = {'mnist_dls': ours, 'from_folder, num_workers=0': from_folder(d, a.bs, num_workers=0), f'from_folder, default ({k} workers)': from_folder(d, a.bs)}
+        dls = {'mnist_dls': ours, 'from_folder, num_workers=0': from_folder(d, a.bs, num_workers=0),
+               f'from_folder, default ({k} workers)': from_folder(d, a.bs)}
         best = {k:float('inf') for k in dls}
         for _ in range(a.repeat):
             for name,o in dls.items(): best[name] = min(best[name], *(per_image(o.train) for _ in range(3 if name=='mnist_dls' else 1)))

