@@ -517,7 +517,7 @@ def _comment(self:SimAnnealHP):
     hp = ' '.join(f'{k}={v:.3g}' if isinstance(v, float) else f'{k}={v}' for k,v in self.values.items())
     bar.comment = f"{(getattr(bar, 'comment', '') or '').partition(' | ')[0]} | {hp} T={self.temp(self.learn.pct_train):.2g} {self.acc} accepted {self.rej} rejected"
 
-# %% ../nbs/04_simanneal.ipynb #386dbc49
+# %% ../nbs/04_simanneal.ipynb #113dd9ea
 @patch(as_prop=True)
 def history(self:SimAnnealHP):
     "Every candidate, as a DataFrame"
@@ -538,5 +538,5 @@ def plot(self:SimAnnealHP, axs=None):
     axs[0].legend(loc='lower left', fontsize=8)
     axs[-1].axhline(0, c='.8')
     axs[-1].errorbar(h.batch+h.n, h.change.clip(-1,1), yerr=h.se.clip(0,1), fmt='.', c='.5')
-    axs[-1].set(ylabel='relative change', xlabel='batch', ylim=(-1.05,1.05))
+    axs[-1].set(ylabel='relative change', xlabel='batch', ylim=(-1.1,1.1)); axs[-1].set_yscale('symlog', linthresh=.01)
     return axs
