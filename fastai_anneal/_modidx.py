@@ -110,6 +110,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                       'fastai_anneal.anneal.PowSpace.shape': ('anneal.html#powspace.shape', 'fastai_anneal/anneal.py'),
                                       'fastai_anneal.anneal.Reheat': ('anneal.html#reheat', 'fastai_anneal/anneal.py'),
                                       'fastai_anneal.anneal.Reheat.__init__': ('anneal.html#reheat.__init__', 'fastai_anneal/anneal.py'),
+                                      'fastai_anneal.anneal.Reheat.__repr__': ('anneal.html#reheat.__repr__', 'fastai_anneal/anneal.py'),
                                       'fastai_anneal.anneal.Reheat.shape': ('anneal.html#reheat.shape', 'fastai_anneal/anneal.py'),
                                       'fastai_anneal.anneal.Space': ('anneal.html#space', 'fastai_anneal/anneal.py'),
                                       'fastai_anneal.anneal.Space.__eq__': ('anneal.html#space.__eq__', 'fastai_anneal/anneal.py'),

@@ -310,7 +310,7 @@ class LinearT(Temp):
     ): super().__init__(start, end)
     def shape(self, pos): return 1+pos*(self.ratio()-1)
 
-# %% ../nbs/03_anneal.ipynb #171252c8
+# %% ../nbs/03_anneal.ipynb #51d14026
 class PowSpace(Temp):
     "`np.linspace(start**(1/factor), end**(1/factor)) ** factor`: a straight line between the roots"
     def __init__(self,
@@ -348,6 +348,7 @@ class Reheat(Temp):
         decay:float=.5 # From which share of the last start
     ):
         super().__init__(sched.start, sched.end); self.sched,self.n,self.decay = sched,n,decay
+    def __repr__(self): return f'Reheat({self.sched!r}, n={self.n}, decay={self.decay})'
     def shape(self, pos):
         i = min(int(pos*self.n), self.n-1)
         return self.sched.started(1.).shape(pos*self.n-i)*self.decay**i
@@ -634,7 +635,7 @@ class _OwnState:
     def stratified(self, rng, m): return [self.spec]*min(m, 1)
     def sample(self, rng): return self.spec
 
-# %% ../nbs/03_anneal.ipynb #1c8f2b5e
+# %% ../nbs/03_anneal.ipynb #67f9bec6
 def _features(space, us):
     "What the Gaussian process sees: coordinates, inactive ones in the middle, categories one-hot"
     us = np.asarray(us)
@@ -652,16 +653,18 @@ def _screened(self:Annealer):
     if len(rows)>300: rows = sorted(rows, key=itemgetter(2))[:150]+rows[-150:]
     X,es = _features(self.space, [r[1] for r in rows]),np.array([r[2] for r in rows])
     y = norm.ppf((rankdata(es)-.5)/len(es))
-    k0 = getattr(self, '_kernel', None) or ConstantKernel(1.,(.1,20.))*Matern(np.full(X.shape[1], .5), (.05,20.), nu=2.5)+WhiteKernel(.01,(1e-5,1.))
-    fit = self.i<30 or self.i%5==0
+    fit = self.i<60 or self.i%5==0
+    k0 = ConstantKernel(1.,(.1,20.))*Matern(np.full(X.shape[1], .7), (.1,10.), nu=2.5)+WhiteKernel(1e-3,(1e-6,.1))
+    if not fit and getattr(self, '_kernel', None): k0 = self._kernel
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
         gp = GaussianProcessRegressor(k0, optimizer='fmin_l_bfgs_b' if fit else None, random_state=0).fit(X, y)
         self._kernel = gp.kernel_
-        us = [self._neighbour() for _ in range(self.n_screen)] + list(self.space.stratified(self.rng, self.n_screen//4))
-        at = self.u; self.u = self.best_u
-        us += [self._neighbour() for _ in range(self.n_screen//2)]
-        self.u = at
+        us,(at,scale) = list(self.space.stratified(self.rng, self.n_screen//4)),(self.u,self.scale)
+        for i in range(self.n_screen): # around the current and the best, at all scales, as choosing costs nothing
+            self.u,self.scale = (at,self.best_u)[i%2],math.exp(self.rng.uniform(-4,1))
+            us.append(self._neighbour())
+        self.u,self.scale = at,scale
         m,s = gp.predict(_features(self.space, us), return_std=True)
     z = (y.min()-m)/np.maximum(s, 1e-9)
     return us[int(np.argmax(s*(z*norm.cdf(z)+norm.pdf(z))))]

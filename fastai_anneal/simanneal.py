@@ -130,7 +130,7 @@ def _rows(b, step):
     n = find_bs(b)
     return apply(lambda t: t[::step] if isinstance(t, Tensor) and t.ndim and len(t)==n else t, b)
 
-# %% ../nbs/04_simanneal.ipynb #7b888fe1
+# %% ../nbs/04_simanneal.ipynb #fd562195
 class SimAnnealHP(Callback):
     "Anneal hyperparameters inside one fit: try them on a few batches, go back, keep what is better"
     order,run_valid = 70,False # after `ParamScheduler` (60), whose value it multiplies, and after the trackers
@@ -142,7 +142,7 @@ class SimAnnealHP(Callback):
         n_try:int=4, # Candidates in a round, twice as many in the first
         budget:float=1., # Batches trained by all candidates, as a share of those of the fit
         front:float=.25, # Share of the budget for the first round
-        temp=None, # Temperature over the fit, in units of relative change of what is monitored; by default `Geometric(.05, .002)`
+        temp=None, # Temperature over the fit, in units of relative change of what is monitored; by default `Geometric(.01, .001)`
         width:tuple=(.25,.05), # Width of a step at the start and at the end, as a share of the space
         accept=penalty, # Acceptance rule, see `metropolis` and `penalty`
         cool:float=.75, # Without a schedule for lr: share of the fit, at its end, in which lr falls to 0 along a cosine
@@ -158,7 +158,7 @@ class SimAnnealHP(Callback):
         if not (isinstance(n_try, int) and n_try>0): raise ValueError(f"n_try={n_try!r}: the number of candidates in a round, 1 or more")
         if comp is None: comp = np.less if 'loss' in monitor or 'error' in monitor else np.greater
         store_attr('every,monitor,n_try,budget,front,width,accept,cool,n_valid,average,comp,seed')
-        self.temp = ifnone(temp, Geometric(.05,.002))
+        self.temp = ifnone(temp, Geometric(.01,.001))
         self.rows,self.inner,self.active = [],False,False
 
 # %% ../nbs/04_simanneal.ipynb #2f8424e3
@@ -517,7 +517,7 @@ def _comment(self:SimAnnealHP):
     hp = ' '.join(f'{k}={v:.3g}' if isinstance(v, float) else f'{k}={v}' for k,v in self.values.items())
     bar.comment = f"{(getattr(bar, 'comment', '') or '').partition(' | ')[0]} | {hp} T={self.temp(self.learn.pct_train):.2g} {self.acc} accepted {self.rej} rejected"
 
-# %% ../nbs/04_simanneal.ipynb #386dbc49
+# %% ../nbs/04_simanneal.ipynb #113dd9ea
 @patch(as_prop=True)
 def history(self:SimAnnealHP):
     "Every candidate, as a DataFrame"
@@ -538,5 +538,5 @@ def plot(self:SimAnnealHP, axs=None):
     axs[0].legend(loc='lower left', fontsize=8)
     axs[-1].axhline(0, c='.8')
     axs[-1].errorbar(h.batch+h.n, h.change.clip(-1,1), yerr=h.se.clip(0,1), fmt='.', c='.5')
-    axs[-1].set(ylabel='relative change', xlabel='batch', ylim=(-1.05,1.05))
+    axs[-1].set(ylabel='relative change', xlabel='batch', ylim=(-1.1,1.1)); axs[-1].set_yscale('symlog', linthresh=.01)
     return axs
