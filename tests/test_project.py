@@ -77,6 +77,22 @@ def test_readme_lists_the_notebooks():
     have = {p.stem for p in (root/'nbs').glob('*.ipynb')}
     assert have==set(re.findall(r'^\| `(\d\d_[\w.]+)`', (root/'README.md').read_text(), re.M))
 
+@pytest.mark.parametrize('nb', ['00_core','10_tutorial.mnist'])
+def test_notebooks_run_in_jupyter_from_a_users_folder(nb, tmp_path):
+    nbformat,nbclient = pytest.importorskip('nbformat'),pytest.importorskip('nbclient')
+    pytest.importorskip('mlxtend')
+    book = nbformat.read(root/'nbs'/f'{nb}.ipynb', 4)
+    old = os.environ.get('PYTHONPATH')
+    os.environ['PYTHONPATH'] = str(root)
+    try: nbclient.NotebookClient(book, timeout=600, kernel_name='python3', resources=dict(metadata=dict(path=str(tmp_path)))).execute()
+    finally:
+        if old is None: del os.environ['PYTHONPATH']
+        else: os.environ['PYTHONPATH'] = old
+    assert not list(tmp_path.iterdir()), 'a notebook left files behind'
+
+def test_no_notebook_needs_the_project_around_it():
+    for p in (root/'nbs').glob('*.ipynb'): assert 'nbdev_export' not in p.read_text(), p.name
+
 def test_public_things_have_docstrings():
     import importlib
     for p in modules():
