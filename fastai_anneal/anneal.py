@@ -322,22 +322,20 @@ class PowSpace(Temp):
         super().__init__(start, end); self.factor = factor
     def shape(self, pos): r = self.ratio(0.)**(1/self.factor); return (1+pos*(r-1))**self.factor
 
-class LogarithmicT(Temp):
-    "`start/log(e+rate*step)`: so slow that in theory the optimum is found for sure, and in practice never"
+class _OfSteps(Temp):
+    "A temperature that falls with the number of steps, whatever the length of the run"
     def __init__(self,
         start:float=None, # Temperature at the beginning
         n:int=100, # Steps of the run
         rate:float=1. # How much a step counts
     ): super().__init__(start); self.n,self.rate = n,rate
+
+class LogarithmicT(_OfSteps):
+    "`start/log(e+rate*step)`: so slow that in theory the optimum is found for sure, and in practice never"
     def shape(self, pos): return 1/math.log(math.e+self.rate*pos*self.n)
 
-class CauchyT(Temp):
+class CauchyT(_OfSteps):
     "`start/(1+rate*step)`: fast annealing, made for Cauchy steps"
-    def __init__(self,
-        start:float=None, # Temperature at the beginning
-        n:int=100, # Steps of the run
-        rate:float=1. # How much a step counts
-    ): super().__init__(start); self.n,self.rate = n,rate
     def shape(self, pos): return 1/(1+self.rate*pos*self.n)
 
 class Reheat(Temp):

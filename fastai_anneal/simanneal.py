@@ -322,7 +322,7 @@ def _hold_valid(self:SimAnnealHP):
     "Keep about `n_valid` validation items, spread over the whole set"
     dl = self.learn.dls.valid
     with preserved_rng(), _kept_rng(dl):
-        n = sum(1 for _ in ()) or getattr(dl, 'n', None) or len(dl)*(getattr(dl, 'bs', None) or getattr(dl, 'batch_size', None) or 1)
+        n = getattr(dl, 'n', None) or len(dl)*(getattr(dl, 'bs', None) or getattr(dl, 'batch_size', None) or 1)
         step = max(1, n//self.n_valid)
         bs = [_rows(self.learn._set_device(b), step) for b in dl]
     self.valid = _merged(bs, step)
