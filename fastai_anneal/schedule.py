@@ -4,16 +4,18 @@
 
 # %% auto #0
 __all__ = ['Shape', 'ShapeNo', 'ShapeLin', 'ShapeCos', 'ShapeSqrt', 'ShapeRex', 'ShapePoly', 'ShapeExp', 'ShapeWarm', 'ShapeStep',
-           'ShapeMultiStep', 'ShapeInvSqrt', 'ShapeFn', 'ShapeSeq', 'ShapeRepeat', 'per_group', 'ScheduleCallback',
-           'Anneal', 'CosineAnneal', 'HyperScale', 'LinearAnneal', 'RexAnneal', 'PolyAnneal', 'WarmRestarts',
-           'ExpAnneal', 'StepAnneal', 'MultiStepAnneal', 'LambdaAnneal', 'InvSqrtAnneal', 'WSD', 'OneCycle', 'Plateau',
-           'TorchSched', 'Checkpoint']
+           'ShapeMultiStep', 'ShapeInvSqrt', 'ShapeFn', 'ShapeSeq', 'ShapeRepeat', 'per_group', 'attr_owner',
+           'refusing', 'ScheduleCallback', 'scheduled_values', 'Anneal', 'CosineAnneal', 'HyperScale', 'LinearAnneal',
+           'RexAnneal', 'PolyAnneal', 'WarmRestarts', 'ExpAnneal', 'StepAnneal', 'MultiStepAnneal', 'LambdaAnneal',
+           'InvSqrtAnneal', 'WSD', 'OneCycle', 'Plateau', 'TorchSched', 'Checkpoint']
 
 # %% ../nbs/01_schedule.ipynb #a5d09f5f
 import inspect,math,numbers,os,re,warnings
+import torch.distributed as dist
 from contextlib import contextmanager
 from bisect import bisect_right
 from fractions import Fraction
+from functools import wraps
 
 from fastai.basics import *
 from fastai.callback.core import Callback,TrainEvalCallback
@@ -22,6 +24,7 @@ from fastai.callback.tracker import ReduceLROnPlateau
 from fastai.optimizer import _BaseOptimizer
 
 from .core import *
+from .core import _shallow
 
 # %% ../nbs/01_schedule.ipynb #d4852ca9
 class _Clock:
@@ -366,13 +369,16 @@ class _AttrTrack(_Track):
     "The same for an attribute path like `'model.drop.p'`"
     def __init__(self, learn, name, *args, **kwargs):
         super().__init__(name, *args, **kwargs)
-        self.owner,self.attr = _owner(learn, name)
+        self.owner,self.attr = attr_owner(learn, name)
     def set(self, learn, k): self.was = self.at(k); setattr(self.owner, self.attr, self.was[0])
     def get(self, learn): return [getattr(self.owner, self.attr)]
     def put(self, learn, vs): setattr(self.owner, self.attr, vs[0])
 
-def _owner(learn, path):
-    "The object and the attribute that `path` leads to"
+def attr_owner(
+    learn:Learner, # Where the path starts
+    path:str # `'model.drop.p'`: attributes (and numbers of layers) with dots between them
+)->tuple: # (object, name of its attribute)
+    "The object and the attribute that `path` leads to; a `ValueError` if there is none or it is not a number"
     *way,attr = path.split('.')
     o = learn
     for i,a in enumerate([*way,attr]):
@@ -384,8 +390,17 @@ def _owner(learn, path):
     if isinstance(v, bool) or not isinstance(v, numbers.Real): raise ValueError(f"{path!r} is {type(v).__name__}, and only a number can be scheduled")
     return o,attr
 
+_owner = attr_owner
+
 # %% ../nbs/01_schedule.ipynb #fdc11fc8
 def _validating(learn): return learn.lock.locked()
+
+def _n_iter(learn):
+    "Batches of an epoch, in this process: `DistributedTrainer` shares them out only after schedules have been asked"
+    dl = learn.dls.train
+    shared = num_distrib()>1 and not hasattr(dl, 'world_size') and 'DistributedTrainer' in [type(cb).__name__ for cb in learn.cbs]
+    return math.ceil(n_batches(dl)/num_distrib()) if shared else n_batches(dl)
+
 def _training(learn): return learn.opt is not None and not _validating(learn) and not hasattr(learn, 'lr_finder')
 
 def _sets(cb):
@@ -402,6 +417,45 @@ def _refuse_rivals(cb):
         hint = {ParamScheduler: 'fit_one_cycle and the like bring a ParamScheduler: use fit instead',
                 ReduceLROnPlateau: 'Plateau does what ReduceLROnPlateau does, on top of a schedule'}.get(type(o), 'take one of them off')
         raise ValueError(f"{type(cb).__name__} and {type(o).__name__} both set {both[0]!r}, but it can follow only one schedule ({hint})")
+
+# %% ../nbs/01_schedule.ipynb #4e852a9e
+@contextmanager
+def refusing(
+    learn:Learner # Its fit is about to start
+):
+    "In `before_fit`: an error in the block ends the fit, which then leaves `learn` as it was before"
+    try: yield
+    except Exception as e:
+        e.refused = True
+        if hasattr(learn, 'progress'): learn.progress.after_fit()
+        raise
+
+def _hypers(opt): return {k:[h[k] for h in opt.hypers] for k in hyper_names(opt)}
+
+def _before(learn):
+    "A function that undoes what `fit` does to `learn` up to the first epoch"
+    undo,opts = [_shallow(o) for o in (learn, *learn.cbs)],{id(o):o for o in (learn.opt, learn.opt_func) if isinstance(o, _BaseOptimizer)}
+    was = [(o, _hypers(o), o.opt.state if isinstance(o, OptimWrapper) else None) for o in opts.values()]
+    def _undo():
+        for f in undo: f()
+        for o,hs,state in was:
+            if state is not None: o.opt.state = state
+            for k,v in _hypers(o).items():
+                if k in hs and v!=hs[k]: o.set_hyper(k, hs[k])
+    return _undo
+
+def _untouching(fit):
+    @wraps(fit)
+    def _f(self, *args, **kwargs):
+        undo = _before(self)
+        try: return fit(self, *args, **kwargs)
+        except Exception as e:
+            if getattr(e, 'refused', False): undo()
+            raise
+    _f.untouching = True
+    return _f
+
+if not hasattr(Learner.fit, 'untouching'): Learner.fit = _untouching(Learner.fit)
 
 # %% ../nbs/01_schedule.ipynb #9b5ec433
 class ScheduleCallback(Callback):
@@ -425,17 +479,21 @@ class ScheduleCallback(Callback):
         self._settle()
         self._plan = None
         if not _training(learn) or learn.n_epoch<1: return
+        with refusing(learn): self._plan = self._checked(learn)
+
+    def _checked(self, learn):
         check_hypers(learn.opt, [h for h in self.hypers if '.' not in h])
         _refuse_rivals(self)
-        self._plan = self._prepare(learn)
+        res = self._plan = self._prepare(learn)
         try: _refuse_rivals(self) # a scheduler of torch may move more than it said
         except ValueError: self._plan = None; raise
+        return res
 
     def before_train(self):
         "The first time: remember what to put back, and open the record"
         p,learn = self._plan,self.learn
         if p is None or p.started: return
-        p.started = True
+        p.started,self.__dict__['_resume'] = True,None
         self._owed = [(t, t.get(learn)) for t in p.tracks if t.name!='lr']
         if hasattr(learn, 'recorder'): learn.recorder.hps = merge(getattr(learn.recorder, 'hps', {}) if self._others() else {}, p.hps)
         for o in learn.cbs:
@@ -465,8 +523,24 @@ class ScheduleCallback(Callback):
         for t,vs in owed or []:
             if finished or t.get(self.learn)==t.was: t.put(self.learn, vs)
 
+    def scheduled(self,
+        name:str # A hyperparameter, or an attribute path
+    ):
+        "The values that this fit will use for `name`, an array of (step, group), where that is known beforehand; `None` if it is not scheduled"
+        p = self._plan
+        t = next((t for t in p.tracks if t.name==name and t.f is not None), None) if p is not None else None
+        return None if t is None else np.array([t.at(p.step(e, i, p.n_iter)) for e in range(p.n_epoch) for i in range(p.n_iter if self.by=='batch' else 1)])
+
     def state_dict(self): return {}
     def load_state_dict(self, sd, horizon='error'): pass
+
+# %% ../nbs/01_schedule.ipynb #098dc646
+def scheduled_values(
+    learn:Learner, # In a fit, once `before_fit` is over
+    name:str # A hyperparameter, or an attribute path
+): # Array of (step, group), a step being a batch or an epoch; or `None`
+    "The values that a `ScheduleCallback` is going to use for `name`, if one of `learn` does and they are known beforehand"
+    return first(v for cb in learn.cbs if isinstance(cb, ScheduleCallback) and (v := cb.scheduled(name)) is not None)
 
 # %% ../nbs/01_schedule.ipynb #5578cb5e
 class _Plan:
@@ -532,14 +606,12 @@ class Anneal(ScheduleCallback):
         return res
 
     def _prepare(self, learn):
-        n_epoch,n_iter,clk = learn.n_epoch,n_batches(learn.dls.train),(0,0,1)
+        n_epoch,n_iter,clk = learn.n_epoch,_n_iter(learn),(0,0,1)
         hor = (n_epoch,n_iter)
         if self._resume is not None: hor,clk = _resumed(*self._resume, hor)
         clock = _Clock(*hor, self.by, _auto(learn.opt))
-        base = {n: [getattr(*_owner(learn, n))] if '.' in n else get_hyper(learn.opt, n) for n in self.scheds}
-        res = _Plan(learn, n_epoch, n_iter, self.by, [self._track(n, base[n], clock, learn) for n in self.scheds], hor, clk)
-        self.__dict__['_resume'] = None
-        return res
+        base = {n: [getattr(*attr_owner(learn, n))] if '.' in n else get_hyper(learn.opt, n) for n in self.scheds}
+        return _Plan(learn, n_epoch, n_iter, self.by, [self._track(n, base[n], clock, learn) for n in self.scheds], hor, clk)
 
     def values(self,
         n_epoch:int, # Epochs of the run
@@ -666,7 +738,8 @@ class HyperScale(Callback):
         if _validating(self.learn): return
         self._settle()
         self._off = hasattr(self.learn, 'lr_finder')
-        if _training(self.learn): check_hypers(self.learn.opt, list(self.scales))
+        if not _training(self.learn): return
+        with refusing(self.learn): check_hypers(self.learn.opt, list(self.scales))
 
     def before_batch(self):
         learn = self.learn
@@ -806,14 +879,6 @@ def _lower_is_better(name):
     words = re.split(r'[^a-z]+', str(name).lower())
     return any(w in ('loss','error','perplexity','mae','mse','rmse','msle','rmsle','mape','smape','rmspe','nll','ppl','wer','cer','brier') for w in words)
 
-@contextmanager
-def _refusing(learn):
-    "An error in the block finds the logger as it was before the progress bar took it"
-    try: yield
-    except Exception:
-        if hasattr(learn, 'progress'): learn.progress.after_fit()
-        raise
-
 def _resuming(learn): return any(getattr(cb, '_skip_to', 0)>0 for cb in learn.cbs)
 
 # %% ../nbs/01_schedule.ipynb #006932e2
@@ -853,7 +918,7 @@ class Plateau(HyperScale):
         "Start afresh, but not when this fit goes on with an earlier one"
         learn = self.learn
         if _validating(learn): return
-        with _refusing(learn):
+        with refusing(learn):
             super().before_fit()
             if not _training(learn): return
             if not (self._loaded or _resuming(learn)): self._reset()
@@ -977,7 +1042,7 @@ class TorchSched(ScheduleCallback):
     def hypers(self): return ['lr'] if self._plan is None else self._plan.hypers
 
     def _prepare(self, learn):
-        n_iter,shadow = n_batches(learn.dls.train),_Shadow(learn.opt)
+        n_iter,shadow = _n_iter(learn),_Shadow(learn.opt)
         start = {h: shadow.read(h) for h in shadow.keys}
         if self.monitor is not None and self.monitor not in (names := _monitors(learn)): raise ValueError(f"monitor={self.monitor!r}: {did_you_mean(self.monitor, names)}")
         sched = _build(self.sched, shadow)
@@ -985,7 +1050,6 @@ class TorchSched(ScheduleCallback):
         res = _TorchPlan(learn, sched, shadow, start, n_iter)
         self._replayed = False
         if self._resume is not None: self._load(res, self._resume[0])
-        self.__dict__['_resume'] = None
         return res
 
     def _step(self, *args):
@@ -1085,6 +1149,24 @@ def _atomic_save(o, path):
         try: os.fsync(fd)
         finally: os.close(fd)
 
+def _distributed(): return dist.is_available() and dist.is_initialized()
+def _rank(): return dist.get_rank() if _distributed() else 0
+def _n_ranks(): return dist.get_world_size() if _distributed() else 1
+
+def _gathered(o):
+    "A list of the `o` of all processes, for the first of them"
+    if not _distributed(): return [o]
+    res = [None]*_n_ranks() if _rank()==0 else None
+    dist.gather_object(o, res)
+    return res
+
+def _of_first(o):
+    "The `o` of the first process, for all"
+    if not _distributed(): return o
+    res = [o]
+    dist.broadcast_object_list(res)
+    return res[0]
+
 _simple = (numbers.Number, str, bytes, type(None))
 def _plain(v):
     "Is `v` data through and through?"
@@ -1116,9 +1198,10 @@ def _set_data(o, d):
         elif isinstance(getattr(o, k, None), Metric): _set_data(getattr(o, k), v)
 
 # %% ../nbs/01_schedule.ipynb #eeca85e8
+def _inner(dl): return [dl] + (_inner(dl.dl) if 'dl' in getattr(dl, '__dict__', ()) else [])
 def _gens(dls):
-    "The generators of all loaders"
-    return [g for dl in L(getattr(dls, 'loaders', None)) for g in (getattr(dl, 'rng', None), getattr(dl, 'generator', None), getattr(getattr(dl, 'sampler', None), 'generator', None)) if g is not None]
+    "The generators of all loaders, and of those that these share out"
+    return [g for o in L(getattr(dls, 'loaders', None)) for dl in _inner(o) for g in (getattr(dl, 'rng', None), getattr(dl, 'generator', None), getattr(getattr(dl, 'sampler', None), 'generator', None)) if g is not None]
 def _gen_states(dls): return [g.get_state() if isinstance(g, torch.Generator) else g.getstate() for g in _gens(dls)]
 def _set_gen_states(dls, ss):
     for g,s in zip(_gens(dls), ss, strict=True): g.set_state(s.cpu()) if isinstance(g, torch.Generator) else g.setstate(s)
@@ -1126,6 +1209,8 @@ def _set_gen_states(dls, ss):
 def _rngs(learn): return dict(glob=rng_state(), dls=_gen_states(learn.dls))
 def _cpu(o): return o.cpu() if isinstance(o, Tensor) else [_cpu(v) for v in o] if isinstance(o, list) else o
 def _set_rngs(learn, s): set_rng_state({k:_cpu(v) for k,v in s['glob'].items()}); _set_gen_states(learn.dls, s['dls'])
+
+_own = 'buffers','grads','rng','learn','metrics','cbs' # what differs from process to process in a distributed training
 
 def _training_state(learn):
     "All that the next batch depends on"
@@ -1224,10 +1309,10 @@ class Checkpoint(Callback):
         learn = self.learn
         self._early,self._on,self._rng = None,_training(learn) and learn.n_epoch>0,None
         if not self._on: return
-        with _refusing(learn):
+        with refusing(learn):
             self._n_iter = n_batches(learn.dls.train)
             self._every = max(1, duration_its(self.every, learn.n_epoch, self._n_iter))
-            s = self._load() if self.file.exists() else None
+            s = self._load() if _of_first(self.file.exists()) else None
         self._early = _Early(s)
         learn.add_cb(self._early)
         if s is not None and learn.logger is not noop: print(f"Going on with {self.file.name}, at epoch {s['epoch']}, iteration {s['iter']}")
@@ -1235,7 +1320,12 @@ class Checkpoint(Callback):
     def _load(self):
         learn = self.learn
         dev = next(learn.model.parameters()).device
+        if not self.file.exists(): raise ValueError(f"process {_rank()} does not see {self.file}, which the first process has: it needs a folder that all share")
         s = torch.load(self.file, map_location=dev, weights_only=False)
+        if len(s['own'])!=_n_ranks(): raise ValueError(f"{self.file} is from a training with {len(s['own'])} processes, and this one has {_n_ranks()}. Remove it to start anew")
+        own = s.pop('own')[_rank()]
+        s['start'] = own.pop('start')
+        s['state'].update(own)
         what,cbs = s['state'],[cb for cb in learn.cbs.sorted('order') if not isinstance(cb, (Checkpoint,_Early))]
         shapes,names = [list(p.shape) for p in learn.model.parameters()],[type(cb).__name__ for cb in cbs]
         if shapes!=[list(p.shape) for p in what['params']]: raise ValueError(f"{self.file} is from another model: remove it to start anew")
@@ -1261,13 +1351,16 @@ class Checkpoint(Callback):
         if self._on and not _validating(self.learn): self._save(self.epoch+1, 0)
 
     def _save(self, epoch, it):
-        _atomic_save(dict(epoch=epoch, iter=it, n_epoch=self.n_epoch, n_iter=self._n_iter, start=self._rng, state=_training_state(self.learn)), self.file)
+        s = _training_state(self.learn)
+        own = _gathered(dict({k:s.pop(k) for k in _own}, start=self._rng))
+        if _rank()==0: _atomic_save(dict(epoch=epoch, iter=it, n_epoch=self.n_epoch, n_iter=self._n_iter, state=s, own=own), self.file)
 
     def after_fit(self):
         "The run has come to its end"
         if not getattr(self, '_on', False) or _validating(self.learn): return
         self._drop()
-        if not self.keep: self.file.unlink(missing_ok=True)
+        if not self.keep and _rank()==0: self.file.unlink(missing_ok=True)
+        if _distributed(): dist.barrier() # nobody starts the next fit while the file is still there
 
     def _drop(self):
         if self._early is not None and self._early.learn is not None:
