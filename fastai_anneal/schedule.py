@@ -455,7 +455,8 @@ def _untouching(fit):
     _f.untouching = True
     return _f
 
-if not hasattr(Learner.fit, 'untouching'): Learner.fit = _untouching(Learner.fit)
+for o in (Learner.fit, Learner.fit_one_cycle, Learner.fit_flat_cos, Learner.fit_sgdr):
+    if not hasattr(o, 'untouching'): setattr(Learner, o.__name__, _untouching(o))
 
 # %% ../nbs/01_schedule.ipynb #9b5ec433
 class ScheduleCallback(Callback):
@@ -574,9 +575,18 @@ def _as_shape(o, name):
     if callable(o): return ShapeFn(o).absolute()
     raise ValueError(f"schedule of {name!r}: {o!r} is neither a shape, like ShapeCos(), nor a function of the position")
 
-def _finite(track, ks):
-    for k in ks:
-        if not all(map(math.isfinite, vs := track.at(k))): raise ValueError(f"the schedule of {track.name!r} gives {vs} at step {k}")
+def _range(track):
+    "The smallest and the largest value that make sense"
+    if track.name in ('lr','wd'): return 0,math.inf
+    return (0,1) if isinstance(getattr(track, 'owner', None), nn.modules.dropout._DropoutNd) and track.attr=='p' else (-math.inf,math.inf)
+
+def _check_values(track, n, most=10_000):
+    "A `ValueError` if `track` has an impossible value at one of its `n` steps, of which `most` are looked at"
+    lo,hi = _range(track)
+    for k in [0,n-1,*range(0, n, -(-n//most))]:
+        vs = track.at(k)
+        if not all(map(math.isfinite, vs)): raise ValueError(f"the schedule of {track.name!r} gives {vs} at step {k}: must be finite")
+        if min(vs)<lo or max(vs)>hi: raise ValueError(f"the schedule of {track.name!r} gives {vs} at step {k}: must not be {'negative' if min(vs)<lo else f'above {hi}'}")
 
 # %% ../nbs/01_schedule.ipynb #606c4ad8
 class Anneal(ScheduleCallback):
@@ -597,12 +607,12 @@ class Anneal(ScheduleCallback):
     def _track(self, name, base, clock, learn=None):
         "The track of `name` from `base`"
         base = per_group(base, len(base), name)
-        if name=='lr' and min(base)<0: raise ValueError(f"lr is {base}: must not be negative")
+        if name in ('lr','wd') and min(base)<0: raise ValueError(f"{name} is {base}: must not be negative")
         shape = self.scheds[name]
         args = [name, shape._on(clock.total, clock) if shape.length is None else _Pieces(*shape._pieces(clock.total, clock)), base,
                 self._lo(name, base), _as_is if shape.is_absolute else self.mix]
         res = _AttrTrack(learn, *args) if learn is not None and '.' in name else _Track(*args)
-        _finite(res, {0, clock.total//2, clock.total-1})
+        _check_values(res, math.ceil(clock.total))
         return res
 
     def _prepare(self, learn):

@@ -219,6 +219,71 @@ def test_refused_before_the_first_batch(bad, match):
     assert learn.cbs.attrgot('name')==make().cbs.attrgot('name')
     run(learn, 1, CosineAnneal())
 
+def attrs(o): return {k:(list(v) if isinstance(v, list) else v) for k,v in o.__dict__.items()}
+def facts(learn):
+    "All that a refused fit could have changed"
+    opt = learn.opt
+    return dict(opt=opt, hypers=None if opt is None else [dict(h) for h in opt.hypers], state=None if opt is None else [(id(s), list(s)) for s in opt.state.values()],
+                inner=[(id(s), sorted(s)) for s in opt.opt.state.values()] if isinstance(opt, OptimWrapper) else None,
+                rg=[p.requires_grad for p in learn.model.parameters()], w=[p._version for p in learn.model.parameters()], learn=attrs(learn), cbs=[(cb, attrs(cb)) for cb in learn.cbs], rng=torch.get_rng_state().tolist())
+
+REFUSED = [lambda: CosineAnneal(warmup='9ep'), lambda: CosineAnneal(hp='momm'), lambda: [CosineAnneal(), OneCycle()], lambda: Plateau('valid_los'), lambda: [CosineAnneal(), HyperScale({'wdd': .5})],
+           lambda: TorchSched(torch.optim.lr_scheduler.StepLR), lambda: [CosineAnneal(), Plateau(min_lr=[.1,.2])], lambda: Anneal({'lr': ShapeLin(1,-1)}), lambda: Anneal({'wd': ShapeFn(lambda p: math.nan if .2<p<.3 else p)})]
+
+@pytest.mark.parametrize('opt', ['fastai','torch','built'])
+@pytest.mark.parametrize('how', ['new','trained','on the learner','fit_one_cycle','reset_opt'])
+def test_a_refused_fit_leaves_everything(opt, how):
+    learn = make(opt='torch' if opt=='built' else opt)
+    if opt=='built': learn.opt_func = OptimWrapper(opt=torch.optim.AdamW([{'params': g} for g in three_groups(learn.model)], lr=.2))
+    if how in ('trained','reset_opt'):
+        run(learn, 1, CosineAnneal(), .07, wd=.3)
+        learn.opt.set_hyper('lr', [.1,.2,.3]); learn.opt.set_hyper('mom', .8)
+    for bad in REFUSED:
+        bad,kw = L(bad()),dict(reset_opt=True) if how=='reset_opt' else {}
+        if how=='on the learner': learn.add_cbs(bad)
+        else: kw['cbs'] = bad
+        was = facts(learn)
+        with pytest.raises((ValueError,TypeError)): (learn.fit_one_cycle if how=='fit_one_cycle' else learn.fit)(2, .6, wd=.5, **kw)
+        now = facts(learn)
+        for k,v in was.items(): assert now[k]==v, (k, bad)
+        if how=='on the learner': learn.remove_cbs(bad)
+    run(learn, 1, CosineAnneal())
+
+def test_other_errors_are_not_undone():
+    class Bang(Callback):
+        def before_epoch(self): raise ValueError('bang')
+    learn = make()
+    with pytest.raises(ValueError, match='bang'): quiet(learn, lambda l: l.fit(1, .5, cbs=[CosineAnneal(), Bang()]))
+    assert learn.opt.hypers[-1]['lr']==.5
+
+def test_a_refused_fit_does_not_lose_what_was_to_be_resumed():
+    class Stop(Callback):
+        order = 2000
+        def after_epoch(self): self.sd = self.learn.cosine_anneal.state_dict(); raise CancelFitException
+    learn,stop = make(),Stop()
+    run(learn, 4, [CosineAnneal(), stop])
+    cb = CosineAnneal(); cb.load_state_dict(stop.sd, 'keep')
+    with pytest.raises(ValueError, match='monitor'): run(learn, 8, [cb, Plateau('nonsense')], start_epoch=1)
+    np.testing.assert_array_equal(run(learn, 8, cb, start_epoch=1)[:30], CosineAnneal().values(4, 10, .1, n_groups=3)[10:])
+
+def test_fit_is_still_fastais():
+    import inspect
+    assert list(inspect.signature(Learner.fit).parameters)[:4]==['self','n_epoch','lr','wd'] and 'added_cbs' in inspect.getsource(Learner.fit)
+    assert Learner.fit.untouching and not hasattr(Learner.fit.__wrapped__, 'untouching')
+
+def test_scheduled_values():
+    class Look(Callback):
+        def before_train(self): self.got = {k: scheduled_values(self.learn, k) for k in ('lr','wd','mom','model.3.p')}
+    learn,look = make(),Look()
+    run(learn, 2, [CosineAnneal(warmup='10%'), Anneal({'model.3.p': ShapeLin(.5,.1).absolute()}, by='epoch'), look])
+    np.testing.assert_array_equal(look.got['lr'], CosineAnneal(warmup='10%').values(2, 10, .1, n_groups=3))
+    np.testing.assert_allclose(look.got['model.3.p'], [[.5],[.3]])
+    assert look.got['wd'] is None and look.got['mom'] is None
+    run(make(), 2, [TorchSched(partial(torch.optim.lr_scheduler.StepLR, step_size=1)), look])
+    assert look.got['lr'] is None
+    o,a = attr_owner(learn, 'model.3.p')
+    assert o is learn.model[3] and a=='p'
+
 @pytest.mark.parametrize('lr', [float('nan'), float('inf'), -1., [.1,float('nan'),.1]], ids=str)
 def test_bad_lr(lr):
     with pytest.raises(ValueError, match='finite|negative'): run(make(), 1, CosineAnneal(), lr)
