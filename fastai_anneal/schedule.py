@@ -31,6 +31,7 @@ class _Clock:
     "Durations in steps, for something that lasts `total` of them"
     def __init__(self, n_epoch, n_iter, by='batch', auto=0):
         if by not in ('batch','epoch'): raise ValueError(f"by={by!r}: a schedule moves by 'batch' or by 'epoch'")
+        if n_epoch<1 or n_iter<1: raise ValueError(f"a run of {n_epoch} epochs of {n_iter} iterations has no batch: both must be at least 1")
         self.ep,self.it = (n_iter,1) if by=='batch' else (1,Fraction(1, n_iter))
         self.total,self.auto = n_epoch*self.ep,auto
 
@@ -47,6 +48,11 @@ class _Clock:
         return n*{'it':self.it, 'ep':self.ep, 'run':self.total}[u]
 
 def _round(x): return math.floor(x+Fraction(1,2))
+
+def _check_number(what, v, lo=0, ok=False):
+    "A `ValueError` if `v` is no finite number above `lo`, or, if `ok`, at `lo`"
+    if not (isinstance(v, numbers.Real) and not isinstance(v, bool) and math.isfinite(v) and (v>lo or ok and v==lo)):
+        raise ValueError(f"{what}={v!r}: must be a number {'from' if ok else 'above'} {lo}{' on' if ok else ''}")
 
 def _check_duration(d, what):
     try: return d if isinstance(d, str) and d=='auto' else (parse_duration(d), d)[1]
@@ -88,6 +94,7 @@ class Shape:
         return self._with(length=_check_duration(length, 'length'))
     def floor(self, x):
         "The same, but never below `x`"
+        _check_number('floor', x, -math.inf)
         return _ShapeFloor(self, x)
     def repeat(self,
         n:int=None, # How often; `None`: until the end of the run, which needs `first`
@@ -184,7 +191,7 @@ class ShapeStep(_Free):
     "Multiplied with `gamma` after `every` so long; `smooth`: a little at each step, the same in the end"
     smooth = False
     def __init__(self, gamma:float=.1, every='1ep', smooth:bool=False, length=None):
-        if not gamma>0: raise ValueError(f"gamma={gamma!r}: must be positive")
+        _check_number('gamma', gamma)
         self.gamma,self.every = gamma,_check_duration(every, 'every')
         if smooth: self.smooth = True
         if length is not None: self.length = _check_duration(length, 'length')
@@ -199,7 +206,7 @@ class ShapeStep(_Free):
 class ShapeMultiStep(_Free):
     "Multiplied with `gamma` at each of `milestones`"
     def __init__(self, milestones=('50%','75%'), gamma:float=.1, length=None):
-        if not gamma>0: raise ValueError(f"gamma={gamma!r}: must be positive")
+        _check_number('gamma', gamma)
         self.milestones,self.gamma = [_check_duration(d, 'milestone') for d in L(milestones)],gamma
         if length is not None: self.length = _check_duration(length, 'length')
     def _on(self, n, clock): return partial(self._at, n, sorted(_round(clock(d)) for d in self.milestones))
@@ -237,7 +244,10 @@ class _Pieces:
 
 class ShapeSeq(Shape):
     "One shape after the other, as `a >> b` makes it"
-    def __init__(self, *shapes): self.shapes = [s for o in shapes for s in (o.shapes if type(o) is ShapeSeq and o.length is None else [o])]
+    def __init__(self, *shapes):
+        for o in shapes:
+            if not isinstance(o, Shape): raise ValueError(f"{o!r} in a sequence of shapes: must be a shape, like ShapeNo(.5) or ShapeFn(f)")
+        self.shapes = [s for o in shapes for s in (o.shapes if type(o) is ShapeSeq and o.length is None else [o])]
 
     def _bounds(self, n, clock):
         "The first step of each shape, and the end of the last"
@@ -270,8 +280,7 @@ class ShapeRepeat(Shape):
     def __init__(self, shape, n=None, mult=1, decay=1, first=None):
         if n is None and first is None: raise ValueError("repeat needs the number of cycles, or `first`, the duration of the first one")
         if n is not None and (not isinstance(n, numbers.Integral) or isinstance(n, bool) or n<1): raise ValueError(f"{n!r} cycles: must be a whole number, at least 1")
-        for k,v in dict(mult=mult, decay=decay).items():
-            if not (0<v<math.inf): raise ValueError(f"{k}={v!r}: must be positive")
+        for k,v in dict(mult=mult, decay=decay).items(): _check_number(k, v)
         self.shape,self.n,self.mult,self.decay,self.first = shape,n,mult,decay,(None if first is None else _check_duration(first, 'first'))
 
     def _bounds(self, n, clock):
@@ -302,7 +311,7 @@ def _floored(x, f, k): return max(x, f(k))
 
 class _ShapeMul(Shape):
     def __init__(self, shape, k):
-        if not (isinstance(k, numbers.Real) and math.isfinite(k)): raise ValueError(f"a shape times {k!r}: must be a finite number")
+        _check_number('factor of a shape', k, -math.inf)
         self.shape,self.k,self.length = shape,k,shape.length
     def _on(self, n, clock): return partial(_scaled, self.k, self.shape._on(n, clock))
     def _marks(self, n, clock): return self.shape._marks(n, clock)
@@ -334,7 +343,8 @@ def per_group(
     v = list(v) if is_listy(v) or isinstance(v, (np.ndarray,Tensor,tuple)) and np.ndim(v) else [v]
     if len(v)==1: v = v*n
     if len(v)!=n: raise ValueError(f"{len(v)} values of {what} for {n} parameter groups: give one, or one per group")
-    v = [float(o) for o in v]
+    try: v = [float(o) for o in v]
+    except (TypeError,ValueError): raise ValueError(f"{what} is {v}: must be numbers") from None
     if not all(map(math.isfinite, v)): raise ValueError(f"{what} is {v}: must be finite")
     return v
 
@@ -359,6 +369,10 @@ class _Track:
         self.name,self.f,self.base,self.lo,self.mix = name,f,base,lo or [0.]*len(base),mix
         self.was = base
     def at(self, k): return self.mix(self.f(k), self.base, self.lo)
+    def raw(self, k):
+        "The same, but a negative value is not hidden by a floor of 0"
+        m = self.f(k)
+        return [b*m for b in self.base] if m<0 and self.mix is _clipped else self.mix(m, self.base, self.lo)
     def set(self, learn, k):
         self.was = vs = self.mix(self.f(k), self.base, self.lo)
         _write(learn.opt, self.name, vs)
@@ -572,6 +586,7 @@ class _Plan:
 # %% ../nbs/01_schedule.ipynb #f68eb026
 def _as_shape(o, name):
     if isinstance(o, Shape): return o
+    if isinstance(o, type): raise ValueError(f"schedule of {name!r}: {o.__name__} is a class, {o.__name__}() may be meant")
     if callable(o): return ShapeFn(o).absolute()
     raise ValueError(f"schedule of {name!r}: {o!r} is neither a shape, like ShapeCos(), nor a function of the position")
 
@@ -584,7 +599,8 @@ def _check_values(track, n, most=10_000):
     "A `ValueError` if `track` has an impossible value at one of its `n` steps, of which `most` are looked at"
     lo,hi = _range(track)
     for k in [0,n-1,*range(0, n, -(-n//most))]:
-        vs = track.at(k)
+        try: vs = track.raw(k)
+        except Exception as e: raise ValueError(f"the schedule of {track.name!r} fails at step {k}: {type(e).__name__}: {e}") from e
         if not all(map(math.isfinite, vs)): raise ValueError(f"the schedule of {track.name!r} gives {vs} at step {k}: must be finite")
         if min(vs)<lo or max(vs)>hi: raise ValueError(f"the schedule of {track.name!r} gives {vs} at step {k}: must not be {'negative' if min(vs)<lo else f'above {hi}'}")
 
@@ -634,7 +650,7 @@ class Anneal(ScheduleCallback):
         "What a run will use, without training"
         clock,base = _Clock(n_epoch, n_iter, self.by, auto),{'lr': ifnone(lr, defaults.lr), **(base or {})}
         if n_groups is None:
-            n_groups = max(len(v) if is_listy(v) or isinstance(v, np.ndarray) else 1 for v in base.values())
+            n_groups = max(len(v) if isinstance(v, (list,tuple,L,np.ndarray)) else 1 for v in base.values())
             if n_groups==1 and any(isinstance(v, slice) for v in base.values()): raise ValueError(f"lr={lr}: a slice needs `n_groups`, the number of parameter groups")
         tracks = [self._track(n, per_group(base.get(n, 1.), n_groups, n), clock) for n in self.scheds]
         plan = _Plan(None, n_epoch, n_iter, self.by, tracks)
@@ -695,7 +711,7 @@ class _Family(Anneal):
         lo = [b*self.ratio for b in base] if self.lr_min is None else per_group(self.lr_min, len(base), 'lr_min')
         if name!='lr': return lo
         for i,(l,b) in enumerate(zip(lo,base)):
-            if l>b: raise ValueError(f"group {i} has lr {b:g}, below its floor {l:g}: lower lr_min, give one per group, or use ratio")
+            if l>b: raise ValueError(f"group {i} has lr {b:g}, below its floor {l:g}: {'lower lr_min, give one per group, or use ratio' if self.lr_min is not None else 'a ratio above 1 would anneal upwards'}")
         return lo
 
 class _Within(Shape):
@@ -742,14 +758,16 @@ class HyperScale(Callback):
     def scaled(self, name, vs):
         "The values `vs` of hyperparameter `name`, one per group, with the factor"
         s = self.scales[name]
-        return [v*f for v,f in zip(vs, s)] if is_listy(s) else [v*s for v in vs]
+        return [v*f for v,f in zip(vs, s)] if is_listy(s) or isinstance(s, np.ndarray) else [v*s for v in vs]
 
     def before_fit(self):
         if _validating(self.learn): return
         self._settle()
         self._off = hasattr(self.learn, 'lr_finder')
         if not _training(self.learn): return
-        with refusing(self.learn): check_hypers(self.learn.opt, list(self.scales))
+        with refusing(self.learn):
+            check_hypers(self.learn.opt, list(self.scales))
+            for n,s in self.scales.items(): per_group(s, len(self.learn.opt.hypers), f'the factors of {n}')
 
     def before_batch(self):
         learn = self.learn
@@ -878,6 +896,8 @@ class OneCycle(Anneal):
         moms=(.95,.85,.95), # Momentum at the start, the peak, the end; `None` leaves it alone
         by:str='batch' # Move at each `'batch'` or `'epoch'`
     ):
+        _check_number('div', div); _check_number('div_final', div_final)
+        if moms is not None and not (is_listy(moms) and len(moms)==3): raise ValueError(f"moms={moms!r}: must be three numbers, for the start, the peak and the end, or None")
         store_attr('div,div_final,pct_start,moms')
         up = partial(ShapeCos, length=_check_duration(pct_start, 'pct_start'))
         scheds = {'lr': up(1/div, 1.) >> ShapeCos(1., 1/div_final)}
@@ -910,8 +930,7 @@ class Plateau(HyperScale):
             raise ValueError(f"factor={factor!r}: must be between 0 and 1, the learning rate is multiplied with it (fastai's ReduceLROnPlateau divides: its factor=10 is .1 here)")
         for k,v,ok in (('mode',mode,(None,'min','max')), ('threshold_mode',threshold_mode,('rel','abs')), ('nan',nan,('bad','skip','stop'))):
             if v not in ok: raise ValueError(f"{k}={v!r}: must be one of {', '.join(map(repr, ok))}")
-        for k,v in (('patience',patience), ('threshold',threshold), ('cooldown',cooldown)):
-            if not (isinstance(v, numbers.Real) and 0<=v<math.inf): raise ValueError(f"{k}={v!r}: must not be negative")
+        for k,v in (('patience',patience), ('threshold',threshold), ('cooldown',cooldown)): _check_number(k, v, ok=True)
         store_attr('monitor,mode,factor,patience,threshold,threshold_mode,cooldown,nan,hp')
         self.floor,self.scales = min_lr,{hp: 1.}
         self._reset()
@@ -938,6 +957,7 @@ class Plateau(HyperScale):
             self._idx = names.index(self.monitor)
             self._lower = _lower_is_better(self.monitor) if self.mode is None else self.mode=='min'
             self._floors = per_group(self.floor, len(learn.opt.hypers), 'min_lr')
+            if min(self._floors)<0: raise ValueError(f"min_lr={self.floor!r}: must not be negative")
 
     def before_batch(self):
         if self.n: super().before_batch()
@@ -1056,6 +1076,7 @@ class TorchSched(ScheduleCallback):
         start = {h: shadow.read(h) for h in shadow.keys}
         if self.monitor is not None and self.monitor not in (names := _monitors(learn)): raise ValueError(f"monitor={self.monitor!r}: {did_you_mean(self.monitor, names)}")
         sched = _build(self.sched, shadow)
+        if getattr(sched, 'optimizer', shadow) is not shadow: raise ValueError(f"{self.sched!r} makes a scheduler for an optimizer of its own: it has to be for the one it is given")
         if not callable(getattr(sched, 'step', None)): raise ValueError(f"{self.sched!r} gives {type(sched).__name__}, which is no scheduler")
         res = _TorchPlan(learn, sched, shadow, start, n_iter)
         self._replayed = False
@@ -1305,8 +1326,10 @@ class Checkpoint(Callback):
         keep:bool=False # Keep the file when the run has come to its end
     ):
         _check_horizon(horizon)
+        if not isinstance(fname, (str,Path)): raise ValueError(f"fname={fname!r}: must be a string or a path")
         store_attr('fname,horizon,keep')
         self.every = _check_duration(every, 'every')
+        if parse_duration(every)[0]==0: raise ValueError(f"every={every!r} is no time at all")
 
     @property
     def file(self):
@@ -1320,6 +1343,7 @@ class Checkpoint(Callback):
         self._early,self._on,self._rng = None,_training(learn) and learn.n_epoch>0,None
         if not self._on: return
         with refusing(learn):
+            if len([cb for cb in learn.cbs if isinstance(cb, Checkpoint)])>1: raise ValueError("two Checkpoints in one fit: take one of them off")
             self._n_iter = n_batches(learn.dls.train)
             self._every = max(1, duration_its(self.every, learn.n_epoch, self._n_iter))
             s = self._load() if _of_first(self.file.exists()) else None

@@ -207,6 +207,10 @@ def test_loader_of_another_length_in_mid_run():
     (lambda: CosineAnneal(lr_min=.01, ratio=.1), 'give one'), (lambda: CosineAnneal(ratio=float('nan')), 'ratio'), (lambda: CosineAnneal(hp='momm'), "did you mean 'mom'"),
     (lambda: CosineAnneal(hp='model.drop.p'), "no attribute 'drop'"), (lambda: CosineAnneal(hp='model.0.weight'), 'only a number'),
     (lambda: Anneal({}), 'must be a dict'), (lambda: Anneal({'lr': 3}), 'neither a shape'), (lambda: Anneal({'lr': ShapeFn(lambda p: float('nan'))}), 'gives'),
+    (lambda: Anneal({'lr': ShapeCos}), 'is a class'), (lambda: LambdaAnneal(lambda k: -1.), 'negative'), (lambda: LambdaAnneal(lambda k: 'a'), 'fails at step 0'), (lambda: LambdaAnneal(lambda k: 1/(k-5)), 'fails at step 5|negative'),
+    (lambda: ExpAnneal(gamma=1e300, every='1it'), 'fails at step'), (lambda: Anneal({'model.3.p': ShapeLin(.5,1.5).absolute()}), 'must not be above 1'), (lambda: Anneal({'wd': ShapeLin(1,-1)}), 'negative'),
+    (lambda: OneCycle(div=0), 'div=0'), (lambda: OneCycle(moms=(.9,.8)), 'three numbers'), (lambda: Anneal({'lr': ShapeCos()>>3}), 'must be a shape'), (lambda: CosineAnneal(ratio=2.), 'anneal upwards'),
+    (lambda: HyperScale({'lr': [.1,.2]}), '2 values of the factors of lr for 3'), (lambda: [Checkpoint('a'), Checkpoint('b')], 'two Checkpoints'), (lambda: Checkpoint(every=0), 'no time at all'),
     (lambda: [CosineAnneal(), Anneal({'lr': ShapeCos()})], 'CosineAnneal and Anneal both set .lr.'),
     (lambda: [CosineAnneal(), ReduceLROnPlateau()], 'CosineAnneal and ReduceLROnPlateau'),
     (lambda: [CosineAnneal(), ParamScheduler({'lr': SchedCos(1,0)})], 'CosineAnneal and ParamScheduler')])
@@ -271,6 +275,11 @@ def test_fit_is_still_fastais():
     assert list(inspect.signature(Learner.fit).parameters)[:4]==['self','n_epoch','lr','wd'] and 'added_cbs' in inspect.getsource(Learner.fit)
     assert Learner.fit.untouching and not hasattr(Learner.fit.__wrapped__, 'untouching')
 
+def test_values_of_no_run():
+    for n,m in ((0,10),(2,0),(-1,10)):
+        with pytest.raises(ValueError, match='no batch'): CosineAnneal().values(n, m, .1)
+    with pytest.raises(ValueError, match='n_groups'): CosineAnneal().values(1, 10, slice(.1))
+
 def test_scheduled_values():
     class Look(Callback):
         def before_train(self): self.got = {k: scheduled_values(self.learn, k) for k in ('lr','wd','mom','model.3.p')}
@@ -284,9 +293,9 @@ def test_scheduled_values():
     o,a = attr_owner(learn, 'model.3.p')
     assert o is learn.model[3] and a=='p'
 
-@pytest.mark.parametrize('lr', [float('nan'), float('inf'), -1., [.1,float('nan'),.1]], ids=str)
+@pytest.mark.parametrize('lr', [float('nan'), float('inf'), -1., [.1,float('nan'),.1], 'a', slice(-.1,.1)], ids=str)
 def test_bad_lr(lr):
-    with pytest.raises(ValueError, match='finite|negative'): run(make(), 1, CosineAnneal(), lr)
+    with pytest.raises(ValueError, match='finite|negative|numbers'): run(make(), 1, CosineAnneal(), lr)
 
 def test_one_cycle_with_another_schedule():
     learn = make()

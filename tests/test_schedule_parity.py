@@ -8,6 +8,7 @@ import torch
 from hypothesis import given,settings,strategies as st
 from torch.optim import lr_scheduler as tls
 from fastai.basics import *
+from fastai.callback.fp16 import MixedPrecision
 from fastai.callback.schedule import *
 from fastai.callback.training import *
 from fastai_anneal.schedule import *
@@ -179,7 +180,7 @@ def test_plateau_under_schedules_and_resumed():
     assert run(make(metrics=Given(vals, 'x_loss')), 1, q)[0,0]==.1
 
 @pytest.mark.parametrize('kw,match', [(dict(factor=10), 'factor=10 is .1'), (dict(factor=1.), 'between 0 and 1'), (dict(factor=float('nan')), 'factor'), (dict(mode='low'), "'min'"),
-    (dict(patience=-1), 'patience'), (dict(nan='?'), 'nan'), (dict(monitor='valid_los'), "did you mean 'valid_loss'"), (dict(min_lr=[.1,.2]), '2 values of min_lr'), (dict(hp='lrr'), "did you mean 'lr'")])
+    (dict(patience=-1), 'patience'), (dict(nan='?'), 'nan'), (dict(monitor='valid_los'), "did you mean 'valid_loss'"), (dict(min_lr=[.1,.2]), '2 values of min_lr'), (dict(hp='lrr'), "did you mean 'lr'"), (dict(min_lr=-1.), 'negative')])
 def test_plateau_refuses(kw, match):
     learn = make(); logger = learn.logger
     with pytest.raises(ValueError, match=match): learn.fit(1, .1, cbs=Plateau(**kw))
@@ -203,6 +204,46 @@ def test_torch_sched_counts_optimizer_steps():
     np.testing.assert_allclose(np.log2(.1/seen), [0,0,1,2,2,3,4,4,5,6])
     seen = run(make(), 2, [TorchSched(sched, 'batch'), GradientAccumulation(12)])[:,0]
     np.testing.assert_allclose(np.log2(.1/seen), [i//3 for i in range(20)])
+
+class CpuAmp(MixedPrecision):
+    "fastai's mixed precision with a scaler that works without a GPU, and overflows at every third batch"
+    def before_fit(self):
+        super().before_fit()
+        self.autocast,self.learn.scaler = torch.autocast('cpu', dtype=torch.bfloat16),torch.amp.GradScaler('cpu', init_scale=2.**40)
+    def before_backward(self):
+        super().before_backward()
+        if self.iter%3==0: self.learn.loss_grad = self.loss_grad*math.inf
+
+@pytest.mark.parametrize('opt', ['fastai','torch'])
+def test_torch_sched_under_mixed_precision(opt):
+    learn,sched = make(opt=opt),partial(tls.ExponentialLR, gamma=.5)
+    scale = []
+    class Scale(Callback):
+        def after_batch(self):
+            if self.training: scale.append(self.learn.scaler.get_scale())
+    seen = run(learn, 1, [TorchSched(sched, 'batch'), CpuAmp(), Scale()])[:,0]
+    assert len(set(scale))==5 and all(p.isfinite().all() for p in learn.model.parameters())
+    np.testing.assert_allclose(np.log2(.1/seen), [0,0,1,2,2,3,4,4,5,6])
+
+def test_users_own_schedulers():
+    class Mine(tls.LRScheduler):
+        def __init__(self, opt, k, last_epoch=-1): self.k = k; super().__init__(opt, last_epoch)
+        def get_lr(self): return [b/(1+self.last_epoch//self.k) for b in self.base_lrs]
+    class Plain:
+        "No `LRScheduler` at all, and it moves weight decay too"
+        def __init__(self, opt): self.optimizer = opt
+        def step(self):
+            for g in self.optimizer.param_groups: g['lr'] *= .9; g['weight_decay'] *= .5
+        def state_dict(self): return {}
+        def load_state_dict(self, sd): pass
+    for opt in ('fastai','torch'):
+        learn = make(opt=opt); learn.splitter = two_groups
+        np.testing.assert_array_equal(run(learn, 2, TorchSched(partial(Mine, k=3), 'batch'), LRS), torch_lrs(partial(Mine, k=3), 20))
+        wd = Seen('wd')
+        np.testing.assert_array_equal(run(learn, 2, [TorchSched(Plain, 'batch'), wd], LRS, wd=.1), torch_lrs(Plain, 20))
+        np.testing.assert_allclose(wd.seen, [[.1*.5**i]*2 for i in range(20)])
+        assert [h['wd'] for h in learn.opt.hypers]==[.1]*2
+    with pytest.raises(ValueError, match='an optimizer of its own'): run(make(), 1, TorchSched(lambda o: tls.StepLR(torch.optim.SGD([nn.Parameter(torch.zeros(1))], .1), 1)))
 
 def test_one_cycle_is_fit_one_cycle():
     learn = make()
