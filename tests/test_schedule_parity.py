@@ -222,7 +222,7 @@ def test_torch_sched_under_mixed_precision(opt):
         def after_batch(self):
             if self.training: scale.append(self.learn.scaler.get_scale())
     seen = run(learn, 1, [TorchSched(sched, 'batch'), CpuAmp(), Scale()])[:,0]
-    assert len(set(scale))==5 and all(p.isfinite().all() for p in learn.model.parameters())
+    assert len(set(scale))==4 and all(p.isfinite().all() for p in learn.model.parameters())
     np.testing.assert_allclose(np.log2(.1/seen), [0,0,1,2,2,3,4,4,5,6])
 
 def test_users_own_schedulers():
@@ -342,7 +342,7 @@ def test_huge_step_counts():
 @pytest.mark.parametrize('cls', [o for o in vars(__import__('fastai_anneal.schedule', fromlist=['*'])).values() if isinstance(o, type) and issubclass(o, Anneal) and o.__name__[0]!='_'], ids=lambda o: o.__name__)
 def test_every_schedule_runs_as_it_says(cls):
     "Any schedule: the run is its preview, it pickles, plots, resumes, on any optimizer"
-    cb = cls({'lr': ShapeCos()}) if cls is Anneal else cls(math.cos) if cls is LambdaAnneal else cls()
+    cb = cls({'lr': ShapeCos()}) if cls is Anneal else cls(math.erfc) if cls is LambdaAnneal else cls()
     cb = pickle.loads(pickle.dumps(cb))
     want = cb.values(3, 10, [.1,.2,.3], base=dict(mom=.9))
     if isinstance(want, dict): want = want['lr']
