@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Dim', 'Float', 'LogFloat', 'Int', 'LogInt', 'Categorical', 'Bool', 'Vector', 'Space', 'Temp', 'Geometric', 'LinearT',
-           'PowSpace', 'LogarithmicT', 'CauchyT', 'Reheat', 'AdaptiveT', 'metropolis', 'threshold', 'penalty',
+           'PowSpace', 'LogarithmicT', 'CauchyT', 'Reheat', 'AdaptiveT', 'ShapeT', 'metropolis', 'threshold', 'penalty',
            'accept_prob', 'reflect', 'clip', 'Gaussian', 'Tsallis', 'Cauchy', 'metropolis_walk', 'move_all', 'move_one',
            'fit_bowl', 'bowl_size', 'move_bowl', 'neighbour', 'Annealer', 'swap_prob', 'tempered_walk', 'posterior',
            'gp_features', 'normal_scores', 'GP', 'expected_improvement', 'screened', 'anneal']
@@ -371,6 +371,19 @@ class AdaptiveT(Temp):
         self.f *= 1+self.speed if self.rate<self.target(pos) else 1/(1+self.speed)
     def shape(self, pos): return self.f
 
+# %% ../nbs/03_anneal.ipynb #42d759a8
+class ShapeT(Temp):
+    "A shape of the learning rate schedules as a temperature, with all that their algebra makes: `ShapeT(ShapeWarm(.1,1,'10%') >> ShapeCos(1,.01))`"
+    def __init__(self,
+        of, # A `Shape`; its values multiply the start temperature
+        start:float=None, # Temperature where the shape is 1; by default found from the first uphill steps
+        n:int=1000 # Steps of the run
+    ):
+        if not hasattr(of, 'bind'): raise ValueError(f"ShapeT({of!r}): not a shape such as ShapeCos")
+        super().__init__(start); self.of,self.n,self.f = of,n,of.bind(1, n)
+    def shape(self, pos): return float(self.f(min(self.n-1, round(pos*(self.n-1)))))
+    def __repr__(self): return f'ShapeT({self.of!r}, start={self.start}, n={self.n})'
+
 # %% ../nbs/03_anneal.ipynb #c1ca3f38
 def metropolis(
     de:float, # Energy of the neighbour less that of the current state
@@ -595,7 +608,7 @@ class Annealer:
     def __init__(self,
         space, # `Space`, a `Dim`, a dict of them, or a state of your own with a method `propose(rng, width)` that returns a neighbour
         n_iter:int, # Evaluations there will be
-        schedule=None, # Temperature: a function of the position in the run such as `Geometric`; start found by itself if it has none
+        schedule=None, # Temperature: a function of the position in the run such as `Geometric`, or a `Shape` of learning rates; start found by itself if it has none
         propose=None, # Distribution of the steps in all coordinates, by default `Gaussian()`
         accept=penalty, # Acceptance rule: `metropolis`, `threshold`, `penalty` (which is Metropolis for exact energies)
         energy:str='rank', # Compare by `'rank'` among all seen or by `'raw'` value
@@ -626,6 +639,7 @@ class Annealer:
         if not moves or set(moves)-set(_moves): raise ValueError(f"moves={moves!r}: some of {', '.join(map(repr, _moves))}")
         if n_init is None: n_init = 1 if start is not None or own else max(1, min(sp.n+2, n_iter//10))
         store_attr('n_iter,accept,energy,width,n_init,p0,adapt,reheat,n_chains,ladder,screen,n_screen,reeval')
+        if hasattr(schedule, 'bind'): schedule = ShapeT(schedule, .1 if energy=='rank' else None, n_iter)
         self.schedule = deepcopy(schedule) or (Geometric(.1,.001) if energy=='rank' else Geometric())
         self.propose,self.rng = propose or Gaussian(),np.random.default_rng(seed)
         self.moves = [m for m in moves if m!='bowl' or 0<len(sp.nums)<=_bowl_max]
