@@ -7,7 +7,7 @@ __all__ = ['Dim', 'Float', 'LogFloat', 'Int', 'LogInt', 'Categorical', 'Bool', '
            'PowSpace', 'LogarithmicT', 'CauchyT', 'Reheat', 'AdaptiveT', 'ShapeT', 'metropolis', 'threshold', 'penalty',
            'accept_prob', 'reflect', 'clip', 'Gaussian', 'Tsallis', 'Cauchy', 'metropolis_walk', 'move_all', 'move_one',
            'fit_bowl', 'bowl_size', 'move_bowl', 'neighbour', 'Annealer', 'swap_prob', 'tempered_walk', 'posterior',
-           'gp_features', 'normal_scores', 'GP', 'expected_improvement', 'screened', 'anneal']
+           'gp_features', 'gp_groups', 'robust_scores', 'GP', 'expected_improvement', 'screened', 'anneal']
 
 # %% ../nbs/03_anneal.ipynb #306207f0
 import bisect,functools,json,math,numbers
@@ -958,38 +958,53 @@ def gp_features(
     us = np.asarray(us)
     if space.has_cond: us = np.where([space.active(u) for u in us], us, .5)
     cols = [us[:,~space.cat]]
-    for i in space.cats: cols.append(np.eye(space.ks[i])[np.minimum((us[:,i]*space.ks[i]).astype(int), space.ks[i]-1)]*.7)
+    for i in space.cats: cols.append(np.eye(space.ks[i])[np.minimum((us[:,i]*space.ks[i]).astype(int), space.ks[i]-1)]*_apart)
     return np.concatenate(cols, 1)
 
-def normal_scores(es)->np.ndarray:
-    "Energies by rank on a normal scale, so that one diverged training does not spoil the fit"
-    from scipy.special import ndtri
-    from scipy.stats import rankdata
-    return ndtri((rankdata(es)-.5)/len(es))
+_apart = .5 # two categories are as far from each other as .5*sqrt(2) of the range of a number
+def gp_groups(space)->np.ndarray:
+    "Which length each feature has: one for each coordinate"
+    return np.r_[np.arange(len(space.nums)), np.repeat(len(space.nums)+np.arange(len(space.cats)), space.ks[space.cats])].astype(int)
+
+def robust_scores(
+    es # Energies, finite or inf
+)->np.ndarray: # Of mean 0 and standard deviation 1
+    "Energies as they are from the best to as far beyond the median, and no further, so that one diverged training does not spoil the fit"
+    es = np.asarray(es, float); f = es[np.isfinite(es)]
+    if not len(f): return np.zeros(len(es))
+    m = np.median(f); d = m-f.min()
+    z = np.clip((es-m)/d, -1., 1.) if d>0 else (es>m).astype(float)
+    return (z-z.mean())/max(z.std(), 1e-9)
 
 class GP:
-    "Gaussian process (Matern 5/2, a length for each feature) whose constants maximise the posterior; `theta` to start from"
+    "Gaussian process (Matern 5/2, a length for each group of features) whose constants maximise their posterior"
     def __init__(self,
         X, # Features
         y, # Values, about normal
         theta=None, # Logarithms of the lengths, the variance and that of the noise; by default common ones
-        n_steps:int=15 # Steps of L-BFGS to fit them; 0 to take `theta` as it is
+        n_steps:int=15, # Steps of L-BFGS to fit them; 0 to take `theta` as it is
+        groups=None # Which length each feature has; by default each its own
     ):
-        n,d = X.shape
+        self.groups = np.arange(X.shape[1]) if groups is None else groups
+        d = int(self.groups.max())+1
         self.X,self.y,self.prior = X,y,np.r_[np.full(d, math.log(.5)+.25*math.log(d)), 0., math.log(1e-2)]
         self.sd = np.r_[np.full(d, 1.), 1., 2.]
         self.theta = self.prior.copy() if theta is None else theta
         if n_steps:
             from scipy.optimize import minimize
-            self.D2 = (X[:,None]-X[None])**2
+            self._distances()
             r = minimize(self._loss, self.theta, jac=True, method='L-BFGS-B', bounds=[(p-3*s, p+3*s) for p,s in zip(self.prior, self.sd)], options=dict(maxiter=n_steps, maxfun=2*n_steps))
             self.theta = r.x; del self.D2
         self._solve()
 
+    def _distances(self):
+        D = (self.X[:,None]-self.X[None])**2
+        self.D2 = np.stack([D[:,:,self.groups==g].sum(2) for g in range(self.groups.max()+1)], 2)
+
     def _loss(self, t):
         "Negative logarithm of the posterior of the constants, and its gradient"
         from scipy.linalg import lapack
-        n,d = self.X.shape
+        n,d = len(self.X),len(t)-2
         w = np.exp(-2*t[:d]); r = np.sqrt(5*(self.D2@w)); v,s = math.exp(t[d]),math.exp(t[d+1])
         ex = v*np.exp(-r); K0 = (1+r+r*r/3)*ex
         K = K0.copy(); K.flat[::n+1] += s+1e-8
@@ -1003,7 +1018,7 @@ class GP:
         return self.y@a/2+np.log(np.diag(L)).sum()+z@z/2, -g+z/self.sd
 
     def _k(self, Z):
-        w = np.exp(-self.theta[:-2]); A,B = self.X*w,Z*w
+        w = np.exp(-self.theta[:-2])[self.groups]; A,B = self.X*w,Z*w
         r = np.sqrt(5*np.maximum((A*A).sum(1)[:,None]+(B*B).sum(1)[None]-2*A@B.T, 0.))
         return math.exp(self.theta[-2])*(1+r+r*r/3)*np.exp(-r)
     def _solve(self):
@@ -1037,7 +1052,7 @@ def screened(
     if len(es)>_gp_max: keep = np.r_[np.argsort(es[:-_gp_max//2])[:_gp_max//2], len(es)-_gp_max//2:len(es)]; us,es = us[keep],es[keep]
     top = us[np.argsort(es)[:5]]
     u = top[0] if u is None else u
-    gp = GP(gp_features(space, us), normal_scores(es), theta, n_steps)
+    gp = GP(gp_features(space, us), robust_scores(es), theta, n_steps, gp_groups(space))
     base = gp.predict(gp.X)[0].min()
     def ei(c): return expected_improvement(*gp.predict(gp_features(space, c)), base)
     at = [u,*top]

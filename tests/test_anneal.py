@@ -236,7 +236,7 @@ def test_gp_gradient_and_prediction():
     from sklearn.gaussian_process import GaussianProcessRegressor
     from sklearn.gaussian_process.kernels import ConstantKernel,Matern,WhiteKernel
     rng = np.random.default_rng(0); X = rng.random((25,3)); y = np.sin(5*X[:,0])+X[:,1]**2; y = (y-y.mean())/y.std()
-    t = np.array([-.3,.2,.5,.1,-3.]); g = GP(X, y, t, 0); g.D2 = (X[:,None]-X[None])**2
+    t = np.array([-.3,.2,.5,.1,-3.]); g = GP(X, y, t, 0); g._distances()
     num = [(g._loss(t+e)[0]-g._loss(t-e)[0])/2e-5 for e in np.eye(5)*1e-5]
     np.testing.assert_allclose(g._loss(t)[1], num, rtol=1e-4, atol=1e-6)
     sk = GaussianProcessRegressor(ConstantKernel(math.exp(.1))*Matern(np.exp(t[:3]), nu=2.5)+WhiteKernel(math.exp(-3.)), optimizer=None).fit(X, y)
