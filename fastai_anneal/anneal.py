@@ -613,7 +613,7 @@ class Annealer:
         accept=penalty, # Acceptance rule: `metropolis`, `threshold`, `penalty` (which is Metropolis for exact energies)
         energy:str='rank', # Compare by `'rank'` among all seen or by `'raw'` value
         width:tuple=(.25,.003), # Step width at the start and at the end, as a share of the range
-        n_init:int=None, # Latin hypercube points to begin with, by default a tenth, at most two more than coordinates
+        n_init:int=None, # Latin hypercube points to begin with, by default a tenth, at most two more than coordinates, at most 20
         start=None, # A point to begin with
         p0:float=.6, # With a raw energy: probability to take the mean uphill step at the start, fixes the start temperature
         moves=_moves, # Kinds of proposals: `'all'` coordinates, `'one'` coordinate, `'bowl'`
@@ -637,7 +637,7 @@ class Annealer:
         if reeval is not None and not (_real(reeval) and 0<=reeval<1): raise ValueError(f"reeval={reeval!r}: a share from 0 to below 1")
         moves = tuple(L(moves))
         if not moves or set(moves)-set(_moves): raise ValueError(f"moves={moves!r}: some of {', '.join(map(repr, _moves))}")
-        if n_init is None: n_init = 1 if start is not None or own else max(1, min(sp.n+2, n_iter//10))
+        if n_init is None: n_init = 1 if start is not None or own else max(1, min(sp.n+2, 20, n_iter//10))
         store_attr('n_iter,accept,energy,width,n_init,p0,adapt,reheat,n_chains,ladder,screen,n_screen,reeval')
         if hasattr(schedule, 'bind'): schedule = ShapeT(schedule, .1 if energy=='rank' else None, n_iter)
         self.schedule = deepcopy(schedule) or (Geometric(.1,.001) if energy=='rank' else Geometric())
