@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Dim', 'Float', 'LogFloat', 'Int', 'LogInt', 'Categorical', 'Bool', 'Vector', 'Space', 'Temp', 'Geometric', 'LinearT',
            'PowSpace', 'LogarithmicT', 'CauchyT', 'Reheat', 'AdaptiveT', 'ShapeT', 'metropolis', 'threshold', 'penalty',
-           'accept_prob', 'reflect', 'clip', 'Gaussian', 'Tsallis', 'Cauchy', 'metropolis_walk', 'move_all', 'move_one',
+           'accept_prob', 'reflect', 'Gaussian', 'Tsallis', 'Cauchy', 'metropolis_walk', 'move_all', 'move_one',
            'fit_bowl', 'bowl_size', 'move_bowl', 'neighbour', 'Annealer', 'swap_prob', 'tempered_walk', 'posterior',
            'gp_features', 'gp_groups', 'robust_scores', 'GP', 'expected_improvement', 'screened', 'anneal']
 
@@ -431,13 +431,13 @@ def reflect(
     u = np.abs(u)%2
     return np.where(u>1, 2-u, u)
 
-def clip(
+def _clip(
     u:np.ndarray # Coordinates, anywhere
 )->np.ndarray: # In [0,1]
     "Put what is outside [0,1] on its border"
     return np.minimum(np.maximum(u, 0.), 1.)
 
-_bounds = dict(reflect=reflect, clip=clip)
+_bounds = dict(reflect=reflect, clip=_clip)
 
 class Gaussian:
     "Steps normal in the space's own scale"
