@@ -735,11 +735,18 @@ class Annealer:
         if on.any() and top.std(0).max()<=self.reheat: self._restart([], self.i, sp.n+2, 1.)
 
     def _restart(self, epoch, t0, kicks, scale):
-        sp,rng,best = self.space,self.rng,self.us[self.ranked[0][1]]
+        sp,best = self.space,self.us[self.ranked[0][1]]
         self.epoch,self.t0,self.kicks,self.scale,self.bowl = epoch,t0,kicks,[scale]*len(self.moves),None
         for ch in self.chains:
             if epoch is None: ch.u,ch.e,ch.se = best,self.ranked[0][0],0.
-            else: ch.u,ch.e,ch.se = move_all(sp, best, rng, .3*math.sqrt(sp.n)),math.inf,0.
+            else: ch.u,ch.e,ch.se = self._kicked(best),math.inf,0.
+
+    def _kicked(self, u):
+        "`u` with two coordinates, more or less, thrown half of the range away"
+        sp,rng = self.space,self.rng
+        m = sp.active(u)&(rng.random(sp.n)<2/sp.n)
+        if not m.any(): m = np.arange(sp.n)==rng.choice(np.flatnonzero(sp.active(u)))
+        return self.propose(sp, u, rng, .5, m)
 
     def _rank(self, e): return bisect.bisect_left(self.sorted, e)/max(1, len(self.sorted))
     def _prob(self, e, se, ch, temp):
@@ -776,7 +783,13 @@ class Annealer:
         k,r = self.moves.index(move),bisect.bisect_left(self.sorted, e) if math.isfinite(e) else math.inf
         self.scale[k] = min(4., max(1e-4, self.scale[k]*(1.97 if de<0 else .8)))
         self.score = [.97*s+.01 for s in self.score]
-        self.score[k] += (r==0)+.3*(r<max(3, .05*len(self.sorted)))
+        self.score[k] += (self._gain(e) if r==0 else 0.)+.05*(r<max(3, .05*len(self.sorted)))
+
+    def _gain(self, e):
+        "What a new best is worth: the fourth root of the share by which it widens the distance of the best to the median"
+        if not self.ranked: return 1.
+        b,m = self.ranked[0][0],self.ranked[len(self.ranked)//2][0]
+        return min(1., (b-e)/max(m-b, 1e-300))**.25 if e<b else 0.
 
     def _record(self, u, e, se, temp, p, acc, ch, c, move, of):
         if of is None:

@@ -252,7 +252,7 @@ def test_screened_is_pure_and_takes_anything():
         np.testing.assert_array_equal(a, b); s.check(s.value(a))
 
 def test_screening_is_worth_it():
-    best = {c:np.median([anneal(obj, MIXED, 40, seed=s, screen=c).best_energy for s in range(7)]) for c in (None,'gp')}
+    best = {c:np.median([anneal(obj, MIXED, 20, seed=s, screen=c).best_energy for s in range(9)]) for c in (None,'gp')}
     assert best['gp']<best[None]
 
 def test_own_state():
