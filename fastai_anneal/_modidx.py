@@ -206,6 +206,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                       'fastai_anneal.anneal._real': ('anneal.html#_real', 'fastai_anneal/anneal.py'),
                                       'fastai_anneal.anneal._spec_json': ('anneal.html#_spec_json', 'fastai_anneal/anneal.py'),
                                       'fastai_anneal.anneal._spec_of': ('anneal.html#_spec_of', 'fastai_anneal/anneal.py'),
+                                      'fastai_anneal.anneal._sq_dist': ('anneal.html#_sq_dist', 'fastai_anneal/anneal.py'),
                                       'fastai_anneal.anneal._terms': ('anneal.html#_terms', 'fastai_anneal/anneal.py'),
                                       'fastai_anneal.anneal.accept_prob': ('anneal.html#accept_prob', 'fastai_anneal/anneal.py'),
                                       'fastai_anneal.anneal.anneal': ('anneal.html#anneal', 'fastai_anneal/anneal.py'),

@@ -1000,8 +1000,9 @@ def gp_features(
 
 _apart = .5 # two categories are as far from each other as .5*sqrt(2) of the range of a number
 def gp_groups(space)->np.ndarray:
-    "Which length each feature has: one for each coordinate"
-    return np.r_[np.arange(len(space.nums)), np.repeat(len(space.nums)+np.arange(len(space.cats)), space.ks[space.cats])].astype(int)
+    "Which length each feature has: one for each coordinate, or a common one if they are more than 50"
+    g = np.r_[np.arange(len(space.nums)), np.repeat(len(space.nums)+np.arange(len(space.cats)), space.ks[space.cats])].astype(int)
+    return g if space.n<=50 else np.zeros_like(g)
 
 def robust_scores(
     es # Energies, finite or inf
@@ -1012,6 +1013,8 @@ def robust_scores(
     m = np.median(f); d = m-f.min()
     z = np.clip((es-m)/d, -1., 1.) if d>0 else (es>m).astype(float)
     return (z-z.mean())/max(z.std(), 1e-9)
+
+def _sq_dist(A, B): return np.maximum((A*A).sum(1)[:,None]+(B*B).sum(1)[None]-2*A@B.T, 0.)
 
 class GP:
     "Gaussian process (Matern 5/2, a length for each group of features) whose constants maximise their posterior"
@@ -1035,8 +1038,8 @@ class GP:
         self._solve()
 
     def _distances(self):
-        D = (self.X[:,None]-self.X[None])**2
-        self.D2 = np.stack([D[:,:,self.groups==g].sum(2) for g in range(self.groups.max()+1)], 2)
+        parts = [self.X[:,self.groups==g] for g in range(self.groups.max()+1)]
+        self.D2 = np.stack([_sq_dist(p, p) for p in parts], 2)
 
     def _loss(self, t):
         "Negative logarithm of the posterior of the constants, and its gradient"
@@ -1056,7 +1059,7 @@ class GP:
 
     def _k(self, Z):
         w = np.exp(-self.theta[:-2])[self.groups]; A,B = self.X*w,Z*w
-        r = np.sqrt(5*np.maximum((A*A).sum(1)[:,None]+(B*B).sum(1)[None]-2*A@B.T, 0.))
+        r = np.sqrt(5*_sq_dist(A, B))
         return math.exp(self.theta[-2])*(1+r+r*r/3)*np.exp(-r)
     def _solve(self):
         from scipy.linalg import cho_factor,cho_solve
