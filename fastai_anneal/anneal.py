@@ -962,7 +962,7 @@ def plot(self:Annealer,
     h,num = self.history,pd.api.types
     ps = [n for n in h.columns[len(_cols):] if num.is_numeric_dtype(h[n]) and not num.is_bool_dtype(h[n])][:8]
     if axs is None: axs = plt.subplots(3+len(ps), 1, figsize=(8,1.8*(3+len(ps))), sharex=True, layout='constrained')[1]
-    axs[0].plot(h.i, h.energy, '.', alpha=.4, label='evaluated'); axs[0].plot(h.i, h.current, label='current'); axs[0].plot(h.i, h.best, label='best')
+    axs[0].plot(h.i, h.energy, '.', alpha=.4, label='evaluated'); axs[0].plot(*h.loc[h.chain==0, ['i','current']].values.T, label='current'); axs[0].plot(h.i, h.best, label='best')
     axs[0].set(ylabel='energy'); axs[0].legend(loc='upper right')
     for c,d in h.groupby('chain'): axs[1].plot(d.i, d.temp, label=f'chain {c}')
     axs[1].set(ylabel='temperature', yscale='log')
