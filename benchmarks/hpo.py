@@ -53,7 +53,9 @@ def tasks(suites):
         else:
             for n in SUITES[s]: yield _ship(s, n)
 
-def _suggest(trial, task): return {k:(trial.suggest_categorical(k, list(range(n))) if c else trial.suggest_int(k, 0, n-1)) for k,(c,n) in task.params.items()}
+NAMES = [f'choice {i}' for i in range(50)]
+def _decode(ps, task): return {k:(NAMES.index(v) if c else v) for (k,(c,_)),v in zip(task.params.items(), (ps[k] for k in task.params))}
+def _suggest(trial, task): return {k:(NAMES.index(trial.suggest_categorical(k, NAMES[:n])) if c else trial.suggest_int(k, 0, n-1)) for k,(c,n) in task.params.items()}
 
 def _optuna(task, n, seed, sampler, report=None):
     import optuna; optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -63,7 +65,7 @@ def _optuna(task, n, seed, sampler, report=None):
 def peer(task, ns, seed, make):
     "Runs once, and reads off the reported configuration after each of `ns` trials"
     st = _optuna(task, max(ns), seed, make(seed)); ts = st.trials
-    return {n: task.regret(min(ts[:n], key=lambda t: t.value).params) for n in ns}
+    return {n: task.regret(_decode(min(ts[:n], key=lambda t: t.value).params, task)) for n in ns}
 def hyper(task, ns, seed):
     import logging,hyperopt; from hyperopt import hp
     logging.getLogger('hyperopt').setLevel(logging.ERROR)
@@ -80,7 +82,7 @@ def sa(task, ns, seed, **kw):
     r = {}
     for n in ns:
         st = _optuna(task, n, seed, SimAnnealSampler(seed=seed, n_trials=n, **kw))
-        r[n] = task.regret(best_by_mean(st).params)
+        r[n] = task.regret(_decode(best_by_mean(st).params, task))
     return r
 def _S(name, **kw):
     def f(s):

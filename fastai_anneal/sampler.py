@@ -6,7 +6,7 @@
 __all__ = ['BestByMean', 'SimAnnealSampler', 'best_by_mean', 'anneal_history', 'SimAnnealPruning']
 
 # %% ../nbs/05a_sampler.ipynb #c7bfa341
-import bisect,json,math,zlib
+import bisect,json,math,numbers,zlib
 from collections import namedtuple
 from weakref import WeakKeyDictionary
 import numpy as np,pandas as pd
@@ -277,11 +277,11 @@ class SimAnnealSampler(BaseSampler):
         constraints_func=None # Function of a `FrozenTrial`: numbers that have to be at most 0
     ):
         for k,v,lo in (('n_trials',n_trials,1),('n_startup',n_startup,0),('n_chains',n_chains,1),('n_screen',n_screen,1)):
-            if not (k=='n_trials' and v is None) and (isinstance(v, bool) or v!=int(v) or v<lo): raise ValueError(f"{k}={v!r}: it is a whole number from {lo} on")
+            if not (k=='n_trials' and v is None) and (isinstance(v, bool) or not isinstance(v, numbers.Integral) or v<lo): raise ValueError(f"{k}={v!r}: it is a whole number from {lo} on")
         if screen not in (None,'gp'): raise ValueError(f"screen={screen!r}: it is 'gp' or None")
         for k,v in (('final',final),('restart',restart),('diff',diff),('walk',walk)):
             if not 0<=v<=1 or k=='final' and v>.9: raise ValueError(f"{k}={v!r}: it is a share, from 0 to {'.9' if k=='final' else '1'}")
-        if len(width)!=2 or not all(o>0 for o in width): raise ValueError(f"width={width!r}: give two positive numbers, at the start and at the end")
+        if not isinstance(width, (tuple,list)) or len(width)!=2 or not all(o>0 for o in width): raise ValueError(f"width={width!r}: give two positive numbers, at the start and at the end")
         store_attr('n_trials,n_startup,n_chains,screen,n_screen,walk,width,final,restart,diff,constraints_func')
         self.seed = int(np.random.SeedSequence().entropy%2**63) if seed is None else int(seed)%2**63
         self.schedule = (schedule or Geometric(.1,.001)).started(.1) if hasattr(schedule or 0, 'started') or schedule is None else schedule
@@ -506,9 +506,9 @@ class SimAnnealPruning(Callback):
     def __init__(self,
         trial, # `optuna.trial.Trial`
         monitor:str='valid_loss', # Something the recorder has
-        less:bool=None # Is less better? By default for names with `loss`, `error` or `perplexity`
+        less:bool=None # Is less better? By default of what is called a loss, an error, or perplexity, `mse`, `mae` and the like
     ):
-        if less is None: less = any(o in monitor for o in ('loss','error','perplexity'))
+        if less is None: less = any(o in monitor for o in ('loss','error','perplexity','mse','mae','msle','rmspe'))
         self.trial,self.monitor,self.less,self.n_reports,self.stopped = trial,monitor,less,0,False
         dirs = getattr(getattr(trial, 'study', None), 'directions', [optuna.study.StudyDirection.MINIMIZE if less else optuna.study.StudyDirection.MAXIMIZE])
         if len(dirs)>1: raise ValueError("SimAnnealPruning: Optuna prunes studies with one objective only")
