@@ -451,15 +451,24 @@ def _screened(self:SimAnnealSampler, study, un, h, rng, n, u, El, ev, live, take
     if live: # believed
         L = np.array(live)
         gp.post(th, np.concatenate([X,L]), np.concatenate([ids,-1-np.arange(len(L))]), np.concatenate([y,gp.predict(L)[0]]))
-    around = np.array([u,El[0],_filled(A[int(m.argmin())], un, h, ev, rng)])[np.arange(self.n_screen)%3]
-    near = _neighbours(un.space, around, rng, np.exp(rng.uniform(-4, 1, self.n_screen)), El, self.diff)
-    us = un.snap(np.concatenate([un.space.stratified(rng, max(1, self.n_screen//4)), near]))
-    us = us[[k not in taken for k in un.keys(us)]]
-    far = gp.diff(us, X).sum(0).min(1)>(.1*self._width(n))**2 if len(us) else np.array([False])
-    if far.any(): us = us[far] # nothing is learnt next to what is known
-    if not len(us): return _repeat(h, ns[int(m.argmin())], un, attr)
-    m,s = gp.predict(_present(us, A, un.space.cat))
-    return un.value(us[int(np.argmin(m-1.5*s))])
+    at = np.array([u,El[0],_filled(A[int(m.argmin())], un, h, ev, rng)])
+    r = self._lowest(un, gp, X, A, rng, n, at, El, taken)
+    return _repeat(h, ns[int(m.argmin())], un, attr) if r is None else un.value(r)
+
+@patch
+def _lowest(self:SimAnnealSampler, un, gp, X, A, rng, n, at, El, taken):
+    "The candidate with the lowest confidence bound, of many around `at` and anywhere, then of some around the most promising; None if all are taken"
+    k,best,low = self.n_screen,None,math.inf
+    us = np.concatenate([un.space.stratified(rng, max(1, k//4)), _neighbours(un.space, at[np.arange(k)%len(at)], rng, np.exp(rng.uniform(-4, 1, k)), El, self.diff)])
+    for w in (.1,.02,0):
+        us = un.snap(us); us = us[[o not in taken for o in un.keys(us)]]
+        far = gp.diff(us, X).sum(0).min(1)>(.1*self._width(n))**2 if len(us) else np.array([False])
+        if far.any(): us = us[far] # nothing is learnt next to what is known
+        if len(us):
+            m,s = gp.predict(_present(us, A, un.space.cat)); v = m-1.5*s; o = np.argsort(v, kind='stable')
+            if v[o[0]]<low: best,low = us[o[0]],v[o[0]]
+        if best is None or not len(us) or not w or un.space.discrete: return best
+        us = _neighbours(un.space, us[o[np.arange(max(1, k//4))%min(5, len(o))]], rng, np.full(max(1, k//4), w), El, 0.)
 
 def _thompson(gp, A, ids, rng):
     m,C = gp.predict(A, ids, cov=True)
