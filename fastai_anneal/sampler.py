@@ -62,12 +62,13 @@ class _Union:
         except (ValueError,TypeError): return math.nan
     def of(self, r):
         "Coordinates of the trial `r`; of a running one those it was given count too"
-        if r.u is not None and r.u[0] is self: return r.u[1]
+        if (o := r.u) is not None and o[0] is self: return o[1]
         ps = dict(r.params)
         for k,v in (r.attr.get('params') or {}).items():
             if k in self.axes and k not in ps and r.state==TrialState.RUNNING: ps[k] = self.axes[k].d.to_external_repr(v)
-        r.u = (self,self.unit(ps)) if r.state!=TrialState.RUNNING else None
-        return self.unit(ps) if r.u is None else r.u[1]
+        u = self.unit(ps)
+        if r.state!=TrialState.RUNNING: r.u = (self,u)
+        return u
     def snap(self, us):
         "To the middle of their cells, where there are cells"
         ks,us = self.space.ks,np.array(us, dtype=float); on = ks>0
@@ -144,7 +145,7 @@ class _History:
         a,c,k,root = r.attr,self._begin(r),self._energy(r),self._root(r)
         p,old = 0.,c.cur
         if root is not None:
-            if k is not None: self.vals[root].append(k[1]); self.key[root] = (self.recs[root].viol, float(np.mean(self.vals[root])))
+            if k is not None and r.state==TrialState.COMPLETE: self.vals[root].append(k[1]); self.key[root] = (self.recs[root].viol, float(np.mean(self.vals[root])))
         else:
             p = self.prob(k, c, a); self.key[r.n] = k
             if k is not None: self._valued(r, c, k)
@@ -284,7 +285,9 @@ class SimAnnealSampler(BaseSampler):
         if not isinstance(width, (tuple,list)) or len(width)!=2 or not all(o>0 for o in width): raise ValueError(f"width={width!r}: give two positive numbers, at the start and at the end")
         store_attr('n_trials,n_startup,n_chains,screen,n_screen,walk,width,final,restart,diff,constraints_func')
         self.seed = int(np.random.SeedSequence().entropy%2**63) if seed is None else int(seed)%2**63
-        self.schedule = (schedule or Geometric(.1,.001)).started(.1) if hasattr(schedule or 0, 'started') or schedule is None else schedule
+        s = schedule or Geometric(.1,.001)
+        if hasattr(s, 'update'): raise ValueError(f"schedule={s!r} adapts by a state of its own, which no other worker knows: take one such as Geometric(.1,.001)")
+        self.schedule = s.started(.1) if hasattr(s, 'started') else s
         self._memo = WeakKeyDictionary()
 
     def __getstate__(self): return {k:v for k,v in self.__dict__.items() if k!='_memo'}
@@ -345,9 +348,9 @@ def _recs(self:SimAnnealSampler, study, trial=None):
 
 @patch
 def _union(self:SimAnnealSampler, study, dists):
-    memo = self._memo.setdefault(study, {}); old = memo.get('union')
-    if old is None or old[0]!=dists: memo['union'] = (dict(dists),_Union(dists))
-    return memo['union'][1]
+    memo = self._memo.setdefault(study, {}); o = memo.get('union')
+    if o is None or o[0]!=dists: o = memo['union'] = (dict(dists),_Union(dists))
+    return o[1]
 
 def _dists(recs):
     "The latest distribution of each parameter, without those that change their kind"
@@ -431,8 +434,8 @@ def _model(self:SimAnnealSampler, study, un, h):
     if at>=30: at -= at%5 # lengths are learnt from the first `at` trials: one fit lasts for five, and any worker gets the same
     old = [i for i,(m,_) in enumerate(rows) if m<at][-200:]
     memo,key = self._memo.setdefault(study, {}),hash((tuple(un.names), tuple(rows[i] for i in old)))
-    if memo.get('key')!=key: memo.update(key=key, th=gp.fit(X[old], ids[old], _scores([rows[i][1] for i in old])))
-    return gp.post(memo['th'], X, ids, y),memo['th'],X,ids,y,ns
+    if (o := memo.get('fit')) is None or o[0]!=key: o = memo['fit'] = (key,gp.fit(X[old], ids[old], _scores([rows[i][1] for i in old])))
+    return gp.post(o[1], X, ids, y),o[1],X,ids,y,ns
 
 def _present(us, A, cat):
     "The candidates `us` without what the nearest of the trials `A` does not have"
