@@ -469,7 +469,7 @@ def _lowest(self:SimAnnealSampler, un, gp, X, A, rng, n, at, El, taken):
         far = gp.diff(us, X).sum(0).min(1)>(.1*self._width(n))**2 if len(us) else np.array([False])
         if far.any(): us = us[far] # nothing is learnt next to what is known
         if len(us):
-            m,s = gp.predict(_present(us, A, un.space.cat)); v = m-2*s; o = np.argsort(v, kind='stable')
+            m,s = gp.predict(_present(us, A, un.space.cat)); v = m-1.5*s; o = np.argsort(v, kind='stable')
             if v[o[0]]<low: best,low = us[o[0]],v[o[0]]
         if best is None or not len(us) or not w or un.space.discrete: return best
         us = _neighbours(un.space, us[o[np.arange(max(1, k//4))%min(5, len(o))]], rng, np.full(max(1, k//4), w), El, 0.)
