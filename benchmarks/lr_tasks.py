@@ -1,6 +1,6 @@
 """Small real trainings on which a suggested learning rate is judged: `TASKS[name].learn(seed)` is a fresh `Learner`.
 
-Half of them (`split='dev'`) may be used to choose constants, the other half (`split='val'`) never."""
+`split='dev'`: may be used to choose constants; `'val'`: never; `'check'`: looked at once, after everything was chosen."""
 import functools,math
 import numpy as np,torch
 from torch import nn
@@ -251,9 +251,7 @@ TASKS = dict(
     gru_adam_6      = Task('check', P(markov,1400,20,14,1,11), P(RNN,nn.GRU,20,14,40,14,True), Adam, 6, bs=50),
     tfm_adamw_4     = Task('check', P(markov,1500,16,12,1,12), P(Tfm,12,12,24,2,2), adamw, 4, bs=32),
     mlp_lamb_12     = Task('check', P(sk,'digits',350), P(mlp,64,80,40,10), Lamb, 12, span='lamb'),
-    cnn_sgd_12      = Task('check', P(digits_img,tuple(range(10)),350), P(cnn,10,(1,16,32),False,nn.GELU), sgdm, 12, bs=32, span='sgd'),
     lstm_sgd_8      = Task('check', P(majority,1700,14,12,13), P(RNN,nn.LSTM,12,3,32,12), sgdm, 8, bs=32, span='sgd'),
-    reg_adamw_12    = Task('check', P(sk_reg,'friedman1',400), P(mlp,10,40,40,1,act=nn.GELU), adamw, 12, bs=32, loss=mse),
     tab_adam_5      = Task('check', P(table,1800,2,8,3), P(Tab,2,8,2,[64,32]), Adam, 5),
     tfm_lamb_8      = Task('check', P(majority,1500,16,12,14), P(Tfm,12,3,32,2,4,False), Lamb, 8, span='lamb'),
     mlp_sgd_8       = Task('check', P(sk,'digits',350), P(mlp,64,48,48,10), SGD, 8, span='sgd'),

@@ -562,34 +562,60 @@ class _Probe(HPFinder):
         self.opt.set_hyper('lr', [float(o) for o in self._value])
         if 'mom' in self.opt.hypers[0]: self.opt.set_hyper('mom', combined_cos(.25, *self.moms)(pos))
     @property
-    def score(self):
-        "Mean of the last quarter of the losses; infinite if it did not get there"
-        if len(self.losses)<self.num_it or not np.isfinite(self.losses).all(): return math.inf
-        return float(np.mean(self.losses[-max(5, self.num_it//4):]))
+    def whole(self): return len(self.losses)==self.num_it and np.isfinite(self.losses).all()
 
-_probe_power = .4
-def _probes(sweep, lrs, ratios, n, n_it, seed, bar):
-    "Scores of short trainings of `n` steps that stand for trainings of `n_it` steps at `lrs`"
-    up = (n_it/n)**_probe_power
-    return [sweep(_Probe(lr*up*np.array(ratios), n, bar), seed).score for lr in lrs]
+class _Score(Callback):
+    "The mean loss over up to `n` batches of a validation"
+    def __init__(self, n): self.n,self.ls,self.ns = n,[],[]
+    def after_batch(self):
+        self.ls.append(_scalar(self.learn.loss)); self.ns.append(find_bs(self.yb))
+        if len(self.ls)>=self.n: raise CancelValidException
+    @property
+    def value(self):
+        v = _reduced(sum(l*n for l,n in zip(self.ls,self.ns))/sum(self.ns)) if self.ls else math.nan
+        return v if math.isfinite(v) else math.inf
 
-def _vertex(lrs, scores):
-    "The minimum of the parabola through the best point and its neighbours"
-    i = int(np.argmin(scores))
-    if not 0<i<len(lrs)-1 or not np.isfinite(scores[i-1:i+2]).all(): return lrs[i]
-    a,b,c = scores[i-1:i+2]
-    return lrs[i]*(lrs[i+1]/lrs[i])**(.5*(a-c)/max(a-2*b+c, 1e-12))
+def _held_out(dls, n):
+    "The loader that probes of `n` steps are judged on: the validation set, shuffled if it is not to be seen whole; without one, the training set"
+    for dl in L(getattr(dls, 'loaders', None))[1:2]:
+        try: k = len(dl)
+        except TypeError: return dl
+        if k: return dl.new(shuffle=True) if k>n and hasattr(dl, 'new') else dl
+    return dls.train
 
+def _probed(sweep, lrs, n, seed, bar):
+    "The loss on held out batches after a short training of `n` steps at `lrs`; infinite if it diverges"
+    p,learn,score = sweep(_Probe(lrs, n, bar), seed),sweep.learn,_Score(n)
+    if not p.whole: return math.inf
+    if hasattr(learn, 'recorder'): learn.recorder.run = False
+    _reseed(learn.dls, seed)
+    learn.validate(dl=_held_out(learn.dls, n), cbs=score)
+    return score.value
+
+def _basin(es, scores, width=.35):
+    "Where `scores` are lowest, smoothed by a window over `es` that takes no notice of how densely these lie"
+    o = np.argsort(es)
+    e,y = np.array(es, float)[o],np.array(scores, float)[o]
+    best,ok = y.min(),np.isfinite(y)
+    y = np.log1p((np.where(ok, y, best+1.5*(y[ok].max()-best)+abs(best))-best)/max(abs(best), 1e-9))
+    x = np.arange(e[0], e[-1]+.01, .05)
+    w = np.exp(-.5*((x[:,None]-e)/width)**2)/np.exp(-.5*((e[:,None]-e)/.4)**2).sum(1)
+    return float(x[((w*np.minimum(y, 1)).sum(1)/w.sum(1)).argmin()])
+
+_probe_power = .2
 def _refined(sweep, lr, ratios, n_it, n_probes, seed, bar):
-    "A better learning rate than `lr`, by two rounds of probes, the second longer and closer; and what they scored"
-    k,scores = max(3, n_probes-3),[]
-    for m,f,n in ((k,2.,n_it//4),(3,1.5,n_it//2)):
-        n = min(n_it, max(n, 30), 400)
-        lrs = lr*f**(np.arange(m)-(m-1)/2)
-        s = _probes(sweep, lrs, ratios, n, n_it, seed, bar)
-        scores += [dict(lr=float(l), steps=n, score=o) for l,o in zip(lrs,s)]
-        if np.isfinite(s).any(): lr = float(_vertex(lrs, s))
-    return lr,scores
+    "A better learning rate than `lr`, by probes of half the length at factors of two, then of the root of two about the best; and what they scored"
+    n,got = min(n_it, max(n_it//2, 30), 400),{}
+    up = lr*(n_it/n)**_probe_power
+    def ask(*es):
+        for e in es:
+            if e not in got and len(got)<n_probes: got[e] = _probed(sweep, up*2.**e*np.array(ratios), n, seed, bar)
+        return min(got, key=lambda e: (got[e], abs(e)))
+    best = ask(0, -1, 1, -2, 2)
+    while best in (min(got),max(got)) and len(got)<n_probes-2 and math.isfinite(got[best]): best = ask(best+(1 if best==max(got) else -1))
+    for _ in range(2): best = ask(best-.5, best+.5)
+    probes = [dict(lr=float(up*2.**e), steps=n, score=v) for e,v in got.items()]
+    return (lr*2**_basin(list(got), list(got.values())) if math.isfinite(got[best]) else lr),probes
 
 # %% ../nbs/02_lr_finder.ipynb #b2d36ace
 def _kind(opt):
@@ -628,7 +654,7 @@ def lr_find(self:Learner,
     n_it:int=None, # Optimizer steps of that fit, instead of `n_epoch`
     mode:str='exp', # `'exp'` for equal ratios, `'linear'` for equal differences
     repeats:int=1, # Sweeps with different data, from the same weights: the suggestion is their median
-    refine:int=0, # True, or how many short probe trainings to pay for (10)
+    refine:int=0, # True, or up to how many probe trainings of half the planned steps to pay for (10)
     ratios=None, # True: keep the ratios of the groups' learning rates; or a list of factors
     widen:bool=True, # Extend the search, once: beyond `end_lr` if the loss did not rise, with finer steps below it if it did not clearly fall
     seed:int=None, # Another order of the data than that of the next fit, reproducibly
