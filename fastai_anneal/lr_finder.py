@@ -460,13 +460,15 @@ class FoundHP:
         if not ok.any(): ax.set_title(self.stop_reason); return ax
         ax.plot(self.lrs, self.losses, '.', c='.7', ms=4, label='loss of the step')
         ax.plot(self.lrs, self.smoothed, c='C0', label='smoothed')
+        lo,hi = np.min(self.smoothed[ok]),np.median(self.losses[ok][:max(5, ok.sum()//10)])
         if 'closer' in self.info:
             x,y = _usable(*self.info['closer'].values())
-            ax.plot(x, smooth_curve(y), c='C0', ls=':', label='closer look, smoothed')
+            y = smooth_curve(y)
+            ax.plot(x, y, c='C0', ls='--', label='closer look, smoothed')
+            lo = min(lo, y.min()) if len(y) else lo
         if self.skipped.any(): ax.plot(self.lrs[self.skipped], self.losses[self.skipped], 'x', c='C3', label='skipped by the optimizer')
         for i,(k,v) in enumerate(self._rows()):
             if math.isfinite(v): ax.plot(v, np.interp(v, self.lrs[ok], self.smoothed[ok]), '*' if i==0 else 'o', ms=13 if i==0 else 6, c=f'C{i+1}', label=f'{k} {v:.1e}')
-        lo,hi = np.min(self.smoothed[ok]),np.median(self.losses[ok][:max(5, ok.sum()//10)])
         pad = max(hi-lo, np.ptp(self.losses[ok][:max(5, ok.sum()//2)]), 1e-9)
         ax.set_ylim(lo-.25*pad, hi+.75*pad)
         if self.values[0,-1]>0: ax.set_xscale('log')
