@@ -604,11 +604,11 @@ def _basin(es, scores, width=.35):
     w = np.exp(-.5*((x[:,None]-e)/width)**2)/np.exp(-.5*((e[:,None]-e)/.4)**2).sum(1)
     return float(x[((w*np.minimum(y, 1)).sum(1)/w.sum(1)).argmin()])
 
-_probe_power = .2
-def _refined(sweep, lr, ratios, n_it, n_probes, seed, bar):
+_probe_power = dict(adaptive=.6, trust=.6, sgd=.1) # a shorter training wants a higher rate; chosen on the dev part of benchmarks/lr_tasks.py
+def _refined(sweep, lr, ratios, n_it, n_probes, kind, seed, bar):
     "A better learning rate than `lr`, by probes of half the length at factors of two, then of the root of two about the best; and what they scored"
     n,got = min(n_it, max(n_it//2, 30), 400),{}
-    up = lr*(n_it/n)**_probe_power
+    up = lr*(n_it/n)**_probe_power[kind]
     def ask(*es):
         for e in es:
             if e not in got and len(got)<n_probes: got[e] = _probed(sweep, up*2.**e*np.array(ratios), n, seed, bar)
@@ -672,7 +672,7 @@ def lr_find(self:Learner,
         r = _found_lr(self, cbs, [_closer(sweep, cb, num_it, bar) for cb in cbs], n_it)
         if refine and math.isfinite(r.lr):
             n = 10 if refine is True or refine==1 else refine
-            r.suggestion,probes = _refined(sweep, r.lr, np.array(r.group_lrs)/r.lr, n_it, n, random.getrandbits(31) if seed is None else seed, bar)
+            r.suggestion,probes = _refined(sweep, r.lr, np.array(r.group_lrs)/r.lr, n_it, n, r.info['kind'], random.getrandbits(31) if seed is None else seed, bar)
             r.info.update(one_sweep=r.info['lr'], probes=probes)
     return _asked(r, suggest_funcs, show_plot)
 
