@@ -2,7 +2,8 @@
 
 `OMP_NUM_THREADS=1 python benchmarks/lr_regret.py [--seeds 3] [--orders 12] [--no-refine] [--tasks a,b] [--detail]`
 regret: share of the way from the best validation loss of the grid to that of the untrained model; excess: loss over the best loss, minus 1;
-both by interpolating the truth grid in log lr, averaged over its seeds. `dev` tasks were used to choose constants, `val` tasks were not."""
+both by interpolating the truth grid in log lr, averaged over its seeds. `dev` tasks were used to choose constants, `val` tasks were not;
+`check` tasks were added afterwards and trained on for the last table only."""
 import argparse,json,math,time,warnings
 from pathlib import Path
 warnings.filterwarnings('ignore')
@@ -35,16 +36,19 @@ def torch_lr_finder(r):
     lrs,s = r.lrs[ok][10:-5],np.array(s)[10:-5]
     return float(lrs[np.gradient(s).argmin()])
 
-def picks(name, seed, order=None, refine=True):
-    "Suggestion and cost (training steps) of every rule, for one learner"
+def steps(r): return len(r.losses)+len(r.info.get('closer', {}).get('lrs', ()))+sum(p['steps'] for p in r.info.get('probes', ()))
+
+def find(task, seed, order, **kw):
+    with (l := task.learn(seed, order)).no_bar(): return l.lr_find(show_plot=False, **kw)
+
+def picks(name, seed, order=None, refine=True, blind=True):
+    "Suggestion and cost (training steps) of every rule, for one learner; `blind`: also without the horizon"
     t = TASKS[name]
-    with (l:=t.learn(seed, order)).no_bar(): r = l.lr_find(show_plot=False, suggest_funcs=FOUR, n_epoch=t.n_epoch)
-    with (l:=t.learn(seed, order)).no_bar(): d = l.lr_find(show_plot=False, suggest_funcs=None)
-    res = {'ours': (r.lr, len(r.losses)), 'ours, horizon not given': (d.lr, len(d.losses)), 'torch-lr-finder': (torch_lr_finder(r), len(r.losses))}
+    r = find(t, seed, order, suggest_funcs=FOUR, n_epoch=t.n_epoch)
+    res = {'ours': (r.lr, steps(r)), 'torch-lr-finder': (torch_lr_finder(r), len(r.losses))}
     res.update({f"fastai's {f.__name__}": (v, len(r.losses)) for f,v in zip(FOUR, r)})
-    if not refine: return res
-    with (l:=t.learn(seed, order)).no_bar(): f = l.lr_find(show_plot=False, suggest_funcs=None, n_epoch=t.n_epoch, refine=True)
-    res['ours, refine'] = (f.lr, len(f.losses)+sum(p['steps'] for p in f.info['probes']))
+    if blind: r = find(t, seed, order, suggest_funcs=None); res['ours, horizon not given'] = r.lr,steps(r)
+    if refine: r = find(t, seed, order, suggest_funcs=None, n_epoch=t.n_epoch, refine=True); res['ours, refine'] = r.lr,steps(r)
     return res
 
 def row(name, rs):
@@ -63,15 +67,15 @@ if __name__=='__main__':
                 res.setdefault(rule, {}).setdefault(n, []).append((*judge(n, lr), cost, lr))
         if a.detail: print(n, TRUTH[n]['its'], 'best', '%.2g'%np.exp(grid(n)[0][grid(n)[1].argmin()]),
                            {k:[(round(o[0],3),round(o[1],2),float('%.2g'%o[3])) for o in v[n]] for k,v in res.items() if k.startswith('ours')}, flush=True)
-    for split in ('dev','val'):
+    for split in ('dev','val','check'):
         ns = [n for n in names if TASKS[n].split==split]
         if not ns: continue
         print(f'\n{split}: {len(ns)} tasks, {a.seeds} seeds\n{"rule":26} regret  median  worst  median   within  training\n{"":26}  mean   regret regret   excess     5%    steps')
         for rule,d in res.items(): print(row(rule, [o[:3] for n in ns for o in d[n]]))
     if a.orders:
-        print(f'\nspread: largest over smallest suggestion of {a.orders} data orders, median (worst) over tasks')
+        print(f'\nspread: largest over smallest suggestion of {a.orders} data orders, median (worst) over tasks', flush=True)
         sp = {}
         for n in names:
-            got = [picks(n, 0, o, refine=False) for o in range(a.orders)]
+            got = [picks(n, 0, o, refine=False, blind=False) for o in range(a.orders)]
             for rule in got[0]: sp.setdefault(rule, []).append(max(g[rule][0] for g in got)/min(g[rule][0] for g in got))
         for rule,v in sp.items(): print(f'{rule:26} {np.nanmedian(v):5.2f} ({np.nanmax(v):.3g})')

@@ -1,6 +1,6 @@
 """Small real trainings on which a suggested learning rate is judged: `TASKS[name].learn(seed)` is a fresh `Learner`.
 
-Half of them (`split='dev'`) may be used to choose constants, the other half (`split='val'`) never."""
+`split='dev'`: may be used to choose constants; `'val'`: never; `'check'`: looked at once, after everything was chosen."""
 import functools,math
 import numpy as np,torch
 from torch import nn
@@ -228,4 +228,34 @@ TASKS = dict(
     deep_tanh_sgd_6 = Task('val', flat(P(mnist,14,2500)), P(mlp,196,48,48,48,48,10,act=nn.Tanh), sgdm, 6, span='sgd'),
     res_radam_5     = Task('val', P(digits_img,tuple(range(10)),400), P(resnet,10), RAdam, 5, bs=64),
     cnn_adam_1      = Task('val', P(mnist,14,4000), P(cnn,10,(1,8,16),False), Adam, 1, bs=64),
+    # more for constants
+    mlp_sgdm_3      = Task('dev', P(sk,'digits',350), P(mlp,64,100,10), sgdm, 3, bs=32, span='sgd'),
+    cnn_sgd_8       = Task('dev', P(digits_img,tuple(range(10)),400), P(cnn,10,(1,12,24),False), sgdm, 8, span='sgd'),
+    gru_adam_3      = Task('dev', P(majority,2000,16,12,7), P(RNN,nn.GRU,12,3,24,12), Adam, 3, bs=32),
+    tfm_adam_8      = Task('dev', P(majority,1500,20,12,8), P(Tfm,12,3,24,1,2,False), Adam, 8, bs=50),
+    mlp_bn_lamb_6   = Task('dev', flat(P(mnist,14,2500)), P(mlp,196,80,40,10,bn=True), Lamb, 6, span='lamb'),
+    gru_lamb_5      = Task('dev', P(markov,1200,20,10,1,9), P(RNN,nn.GRU,12,10,32,10,True), Lamb, 5, bs=32, span='lamb'),
+    lstm_adamw_10   = Task('dev', P(adding,1200,8,5), P(RNN,nn.LSTM,2,1,24), adamw, 10, bs=50, loss=mse),
+    reg_bn_sgd_12   = Task('dev', P(sk_reg,'diabetes',110), P(mlp,10,32,16,1,bn=True), sgdm, 12, bs=32, loss=mse, span='sgd'),
+    tab_sgd_6       = Task('dev', P(table,2000,4,5,2), P(Tab,4,5,2,[48,24]), sgdm, 6, bs=50, span='sgd'),
+    cnn_bn_sgdw_15  = Task('dev', P(digits_img,tuple(range(10)),500), P(cnn,10,(1,12,24)), sgdw, 15, bs=32, span='sgd'),
+    deep_bn_adam_5  = Task('dev', P(sk,'digits',350), P(mlp,64,48,48,48,48,10,bn=True), Adam, 5, bs=32),
+    cnn28_adam_2    = Task('dev', P(mnist,28,2500), P(cnn,10,(1,8,16,32)), Adam, 2),
+    mlp_bn_adam_30  = Task('dev', P(sk,'digits',350), P(mlp,64,48,24,10,bn=True), Adam, 30),
+    mlp_lamb_20     = Task('dev', P(sk,'digits',350), P(mlp,64,40,10), Lamb, 20, span='lamb'),
+    mlp_sgd_25      = Task('dev', P(sk,'digits',350), P(mlp,64,64,32,10), sgdm, 25, span='sgd'),
+    mlp_adam_8      = Task('dev', P(sk,'breast_cancer',150), P(mlp,30,64,2), Adam, 8, bs=32),
+    # looked at once, at the end
+    mlp_adam_6      = Task('check', flat(P(mnist,14,2500)), P(mlp,196,100,50,10), Adam, 6, bs=50),
+    cnn_bn_sgd_5    = Task('check', P(mnist,14,2500), P(cnn,10,(1,16,32)), sgdm, 5, span='sgd'),
+    gru_adam_6      = Task('check', P(markov,1400,20,14,1,11), P(RNN,nn.GRU,20,14,40,14,True), Adam, 6, bs=50),
+    tfm_adamw_4     = Task('check', P(markov,1500,16,12,1,12), P(Tfm,12,12,24,2,2), adamw, 4, bs=32),
+    mlp_lamb_12     = Task('check', P(sk,'digits',350), P(mlp,64,80,40,10), Lamb, 12, span='lamb'),
+    lstm_sgd_8      = Task('check', P(majority,1700,14,12,13), P(RNN,nn.LSTM,12,3,32,12), sgdm, 8, bs=32, span='sgd'),
+    tab_adam_5      = Task('check', P(table,1800,2,8,3), P(Tab,2,8,2,[64,32]), Adam, 5),
+    tfm_lamb_8      = Task('check', P(majority,1500,16,12,14), P(Tfm,12,3,32,2,4,False), Lamb, 8, span='lamb'),
+    mlp_sgd_8       = Task('check', P(sk,'digits',350), P(mlp,64,48,48,10), SGD, 8, span='sgd'),
+    res_adam_3      = Task('check', P(mnist,14,1800), P(resnet,10), Adam, 3),
+    bc_adam_10      = Task('check', P(sk,'breast_cancer',150), P(mlp,30,32,16,2), Adam, 10, bs=32),
+    tune_adam_6     = Task('check', P(digits_img,(5,6,7,8,9)), None, Adam, 6, bs=32, prep=P(finetune,bn=False), splitter=two),
 )

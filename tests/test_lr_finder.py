@@ -360,6 +360,89 @@ def test_suggestion_does_not_depend_on_the_units_of_the_loss(scale, shift):
     assert suggest(lrs, y, 1000)['lr'] < suggest(lrs, y, 100)['lr'] <= a['ascent']/2
     assert .003<a['lr']<.3
 
+def test_noise_alone_is_not_divergence():
+    r = np.random.default_rng(0)
+    for f in (lambda: 2+.1*r.normal(size=70), lambda: .3*np.exp(.5*r.normal(size=70)), lambda: r.standard_t(3, size=70)):
+        alarms = 0
+        for _ in range(100):
+            d = lf._Divergence(100)
+            for l in f():
+                d.add(float(l))
+                if d.over: alarms += 1; break
+        assert alarms<=3 # of the skewed ones, a few
+    d = lf._Divergence(100)
+    for l in (n := 2.3+.1*r.normal(size=40)): d.add(float(l))
+    for l in (3.,4.,6.,9.): d.add(l)
+    assert d.over
+
+def test_a_lucky_dip_does_not_count():
+    x = np.linspace(-7, 1, 100)
+    y = 2.3-1.6/(1+np.exp(-4*(x+2)))+np.exp(3*(x-.2))
+    a = read_curve(10**x, y)
+    z = y.copy(); z[20:25] -= .8 # early, it comes back
+    z[72:75] += .5 # late, it goes again
+    b = read_curve(10**x, z)
+    assert abs(math.log(a['descent']/b['descent']))<.5 and abs(math.log(a['ascent']/b['ascent']))<.5
+
+@pytest.mark.parametrize('opt,kind', [(Adam,'adaptive'), (RAdam,'adaptive'), (QHAdam,'adaptive'), (RMSProp,'adaptive'), (ranger,'adaptive'), (SGD,'sgd'), (partial(SGD, mom=.9),'sgd'),
+    (Lamb,'trust'), (Larc,'trust'), (partial(OptimWrapper, opt=torch.optim.AdamW),'adaptive'), (partial(OptimWrapper, opt=torch.optim.SGD),'sgd'), (partial(OptimWrapper, opt=torch.optim.NAdam),'adaptive')])
+def test_kind_of_optimizer(opt, kind):
+    l = learner(opt)
+    assert find(l, num_it=12).info['kind']==kind
+
+def test_rules_know_the_optimizer_and_the_horizon():
+    lrs = np.geomspace(1e-7, 10, 100)
+    z = np.log10(lrs)
+    y = 2.3-1.6/(1+np.exp(-4*(z+2)))+np.exp(3*(z-.2))
+    lr = lambda n,k: suggest(lrs, y, n, k)['lr']
+    assert lr(128,'sgd')>lr(128,'adaptive')>lr(128,'trust')
+    assert lr(128,'adaptive')/lr(1280,'adaptive') > lr(128,'sgd')/lr(1280,'sgd') > 1
+
+def test_momentum_of_the_sweep_and_of_the_fit():
+    "Fits cycle the momentum, whatever it is in the sweep; the plain SGD of fastai has none"
+    def factor(opt, moms=None):
+        l = learner(opt)
+        if moms: l.moms = moms
+        return find(l, num_it=12).info.get('momentum', 1.)
+    assert factor('sgd')==factor('adam')==factor(SGD)==1.
+    assert factor(partial(SGD, mom=.5))<1<factor(partial(SGD, mom=.95)) and factor(partial(Adam, mom=.5))>1
+    assert factor('sgd', (.95,.95,.95))<1 # the same sweep, a fit with more momentum
+
+def test_closer_look_once_and_only_if_needed():
+    torch.manual_seed(0)
+    noise = [(torch.randn(6), torch.randint(0, 2, ())) for _ in range(64)]
+    def l(): return learner(dls=DataLoaders(DataLoader(noise, bs=16, shuffle=True), DataLoader(noise, bs=64), device='cpu'))
+    a = l(); before = state(a)
+    r = find(a, num_it=40)
+    assert_same(before, state(a))
+    assert len(r.info['closer']['lrs'])<=40 and any('once more' in w for w in r.warnings) and FoundLR.from_json(r.to_json())==r
+    assert r.info['closer']['lrs'][0]>r.lrs[0] and r.info['closer']['lrs'][1]/r.info['closer']['lrs'][0] < r.lrs[1]/r.lrs[0]
+    r.plot(); plt.close('all')
+    assert 'closer' not in find(l(), num_it=40, widen=False).info and 'closer' not in find(l(), num_it=40, stop_div=False).info
+    three = find(learner(groups=3, dls=l().dls), num_it=40, start_lr=slice(1e-8,1e-7), end_lr=slice(1.,10.))
+    assert len(three.group_lrs)==3 and math.isfinite(three.lr)
+
+@pytest.mark.parametrize('n_valid', [0,1,100])
+def test_probes_are_judged_on_what_is_held_out(n_valid):
+    ds = list(zip(torch.randn(64,6), torch.randint(0,2,(64,))))
+    tr = DataLoader(ds, bs=16, shuffle=True)
+    dls = DataLoaders(tr, device='cpu') if not n_valid else DataLoaders(tr, DataLoader(ds[:n_valid]*(n_valid if n_valid>1 else 1), bs=8), device='cpu')
+    seen = []
+    class Count(Callback):
+        def after_batch(self):
+            if not self.training: seen.append(len(self.y))
+    l = learner(dls=dls, cbs=Count()); before = state(l)
+    r = find(l, num_it=30, refine=4, n_it=20, widen=False)
+    assert_same(before, state(l))
+    whole = [p for p in r.info['probes'] if math.isfinite(p['score'])]
+    assert whole and all(p['steps']==20 for p in r.info['probes']) and len(seen)==len(whole)*{0:4, 1:1, 100:20}[n_valid]
+
+def test_basin():
+    es,f = [0,-1,1,-2,2,.5,1.5],lambda e: .1+.05*(e-.8)**2
+    assert abs(lf._basin(es, [f(e) for e in es])-.8)<.3
+    assert lf._basin(es, [f(e) if e<1.2 else math.inf for e in es])<1.1
+    assert abs(lf._basin(es, [f(e)-5 for e in es])-.8)<.5 # negative losses
+
 def test_no_notice_no_suggestion():
     class Flat(nn.Module):
         def forward(self, p, y): return F.cross_entropy(p*0, y)+p.sum()*0
