@@ -145,7 +145,7 @@ def _rows(b, step):
 class SimAnnealHP(Callback):
     "Anneal hyperparameters inside one fit: try them on a few batches, go back, keep what is better"
     order,run_valid = 70,False # after `ParamScheduler` (60), whose value it multiplies, and after the trackers
-    _stateattrs = ('tape','state0','books0','keep','valid','lf','rng0')
+    _stateattrs = ('tape','state0','keep','spare','valid','lf','rng0')
     def __init__(self,
         hps, # `{'lr': LogFloat(1e-4, 1), ...}`: optimizer hyperparameters and their spaces, or `HP`s
         every='1ep', # Length of a round: `'1ep'`, `'200it'`, `'10%'`
@@ -161,6 +161,7 @@ class SimAnnealHP(Callback):
         n_valid:int=1024, # Validation items to judge by
         average:bool=True, # Judge the mean of the weights over the second half of the segment?
         comp=None, # `np.less` or `np.greater`; by default by the name of `monitor`, like fastai's trackers
+        device=None, # Where the snapshots live, say `'cpu'`; by default beside the model
         seed:int=None # Of its own random generator
     ):
         self.hps_,self.space = _as_hps(hps),Space({o.name:o.space for o in _as_hps(hps)})
@@ -169,9 +170,12 @@ class SimAnnealHP(Callback):
             if not lo<=v<=hi: raise ValueError(f"{n}={v!r}: a share from {lo} to {hi}")
         if not (isinstance(n_try, int) and n_try>0): raise ValueError(f"n_try={n_try!r}: the number of candidates in a round, 1 or more")
         if comp is None: comp = np.less if 'loss' in monitor or 'error' in monitor else np.greater
-        store_attr('every,monitor,n_try,budget,front,width,accept,warm,cool,n_valid,average,comp,seed')
+        store_attr('every,monitor,n_try,budget,front,width,accept,warm,cool,n_valid,average,comp,device,seed')
         self.temp = ifnone(temp, Geometric(.01,.001))
         self.rows,self.inner,self.active = [],False,False
+
+    def __call__(self, event_name):
+        if self.run or event_name=='after_fit': super().__call__(event_name) # with nothing to do it costs nothing
 
 # %% ../nbs/04_simanneal.ipynb #2f8424e3
 @patch
@@ -185,8 +189,8 @@ def before_fit(self:SimAnnealHP):
     self._references()
     self.u = self._unit_now()
     self.values,self.sign = dict(self.ref0),self.rng.choice([-1,1], self.space.n)
-    self.lf,self.tape,self.keep,self.state0,self.books0,self.sums = self.learn.loss_func,None,None,None,None,None
-    self.valid,self.trial,self.n_moves = None,0,0
+    self.lf,self.tape,self.keep,self.state0,self.sums = self.learn.loss_func,None,None,None,None
+    self.valid,self.trial,self.n_moves,self.spare = None,0,0,None
     self.active,self.inner,self.acc,self.rej = True,False,0,0
     self.inner_f = self.learn._do_epoch
     self.learn._do_epoch = self._guarded
@@ -285,12 +289,12 @@ def _originals(self:SimAnnealHP):
 # %% ../nbs/04_simanneal.ipynb #db406f33
 class _State:
     "What is trained, and the books about it"
-    def __init__(self, cb):
+    def __init__(self, cb, old=None):
         learn = cb.learn
-        self.trained = Snapshot(learn.model, learn.opt, learn.loss_func, getattr(learn, 'scaler', None))
+        self.trained = Snapshot(learn.model, learn.opt, learn.loss_func, getattr(learn, 'scaler', None), device=cb.device,
+                                reuse=old and old.trained)
         self.books = Snapshot([c for c in learn.cbs if c is not cb], learn._metrics)
         self.attrs,self.log = _shallow(learn),{k:len(v) for k,v in cb.log.items()}
-        self.tail = {k:[] for k in cb.log}
         self.cb = cb
     def restore(self):
         self.attrs(); self.trained.restore(); self.books.restore()
@@ -313,8 +317,8 @@ def _begin(self:SimAnnealHP):
     while self.plan and self.plan[0][0]<self._done(): self.plan.pop(0)
     if self.tape is None and self.plan and self.plan[0][0]==self._done():
         self.round = self.plan.pop(0)
-        self.keep = None
-        self.state0,self.rng0,self.tape,self.sums = _State(self),rng_state(),[],None
+        self.keep,old = None,self.keep
+        self.state0,self.rng0,self.tape,self.sums = _State(self, self._spare(old)),rng_state(),[],None
 
 @patch
 def _seen(self:SimAnnealHP, b):
@@ -479,8 +483,14 @@ def _enter(self:SimAnnealHP):
 
 @patch
 def _hold(self:SimAnnealHP):
-    self.keep = None # before the next one is made: never more than two
-    self.keep,self.keep_log = _State(self),{n:list(v) for n,v in self.log.items()}
+    self.keep,old = None,self.keep
+    self.keep,self.keep_log = _State(self, self._spare(old)),{n:list(v) for n,v in self.log.items()}
+
+@patch
+def _spare(self:SimAnnealHP, old):
+    "The memory of a state that is no longer needed: never more than two are alive"
+    if old is None: old,self.spare = self.spare,None
+    return old
 
 @patch
 def _judge(self:SimAnnealHP):
@@ -548,7 +558,10 @@ def _settle(self:SimAnnealHP, rng=None):
     self.keep.restore()
     for n,v in self.keep_log.items(): self.log[n][:] = v
     if rng is not None: set_rng_state(rng)
-    self.inner,self.tape,self.tape_i,self.state0,self.sums = False,None,None,None,None
+    if not self._finite(): # neither the incumbent nor a candidate got through: the segment is left out
+        self.state0.trained.restore(); self._halve(); self._hold()
+    self.spare,self.state0 = self.state0,None
+    self.inner,self.tape,self.tape_i,self.sums = False,None,None,None
 
 # %% ../nbs/04_simanneal.ipynb #73bf8332
 @patch
@@ -560,9 +573,13 @@ def _recover(self:SimAnnealHP):
     "Back to the last good weights if these are not finite"
     if self.keep is None or self._finite(): return
     self.keep.trained.restore()
-    if 'lr' in self.values: self.values = {**self.values, 'lr': self.values['lr']/2}
+    self._halve()
     self.rows.append(dict(epoch=self.learn.epoch, batch=self._done(), n=0, stage='recover', **self.values, value=math.nan, incumbent=math.nan, change=math.nan,
                           se=0., temp=math.nan, p=1., accepted=True))
+
+@patch
+def _halve(self:SimAnnealHP):
+    if isinstance(self.values.get('lr'), float): self.values = {**self.values, 'lr': self.values['lr']/2}
 
 @patch
 def _guarded(self:SimAnnealHP):
@@ -585,7 +602,7 @@ def _free(self:SimAnnealHP):
     self.learn.__dict__.pop('_do_epoch', None)
     self._originals()
     self.active,self.inner = False,False
-    for k in ('tape','tape_i','state0','keep','keep_log','valid','lf','rng0','sums','inner_f','targets'): self.__dict__.pop(k, None)
+    for k in ('tape','tape_i','state0','keep','spare','keep_log','valid','lf','rng0','sums','inner_f','targets'): self.__dict__.pop(k, None)
 
 @patch
 def after_fit(self:SimAnnealHP):
