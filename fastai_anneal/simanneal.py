@@ -503,7 +503,7 @@ def _judge(self:SimAnnealHP):
     w = self.width[0]*(self.width[1]/self.width[0])**pos
     for j in range(k):
         u = self._candidate(w)
-        vals = self.space.value(u)
+        vals = self._vals(u)
         new = self._try(vals)
         d = self._decide(new, cur, pos)
         self._row('round', s, vals, new, cur, **d)
@@ -512,6 +512,12 @@ def _judge(self:SimAnnealHP):
             self._hold()
         else: self.rej += 1
     self._settle(rng1)
+
+@patch
+def _vals(self:SimAnnealHP, u):
+    "The values at `u`; what does not move stays what it is, even outside of its space"
+    new,old = self.space.value(u),self.space.value(self.u)
+    return {k: self.values[k] if k in self.values and new[k]==old.get(k) else v for k,v in new.items()}
 
 @patch
 def _candidate(self:SimAnnealHP, width):
@@ -533,7 +539,7 @@ def _screen(self:SimAnnealHP):
     worth = lambda e: math.inf if not math.isfinite(e[0]) else -e[0] if greater else e[0]
     def trial(x, n, stage, old=None):
         u = self.u.copy(); u[i] = x
-        vals = self.space.value(u)
+        vals = self._vals(u)
         e = self._try(vals, n, n)
         d = {} if old is None else self._decide(e, old, 0.)
         self._row(stage, n, vals, e, old, **{**d, 'acc':False})
