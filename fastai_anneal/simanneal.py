@@ -23,33 +23,41 @@ from .anneal import *
 class HP:
     "Something that can be annealed: a `space`, and how to read and to write it"
     def __init__(self,
-        name:str, # A hyperparameter of the optimizer, `'dropout'`, `'label_smoothing'`, `'mixup'`, or a path like `'model.0.p'`; with `get` and `set` any name
+        name:str, # A hyperparameter of the optimizer, `'dropout'`, `'label_smoothing'`, `'mixup'`, `'batch_tfms'`, or a path like `'model.0.p'`; with `get` and `set` any name
         space, # `Float`, `LogFloat`, `Int`, `Categorical`, ...
         get=None, # Function of the learner that returns the value
-        set=None # Function of the learner and a value that makes it so
+        set=None, # Function of the learner and a value that makes it so
+        group:int=None, # Of a hyperparameter of the optimizer: this parameter group alone; by default all, which keep their ratios
+        mult:bool=False # Of a hyperparameter of the optimizer: is the value a multiplier of what the optimizer has?
     ):
         if not isinstance(name, str): raise ValueError(f"{name!r}: a hyperparameter has a string for a name")
         if not isinstance(space, Dim): raise ValueError(f"{name}: {space!r} is not a space: write for example LogFloat(1e-4, 1)")
         if isinstance(space, Vector): raise ValueError(f"{name}: a hyperparameter of a fit is one value, not a Vector")
         if (get is None)!=(set is None): raise ValueError(f"{name}: give both `get` and `set`, or none of them")
-        self.name,self.space,self.get,self.set = name,space,get,set
-    def __repr__(self): return f'HP({self.name!r}, {self.space!r})'
+        self.name,self.space,self.get,self.set,self.group,self.mult = name,space,get,set,group,mult
+        self.key = name if group is None else f'{name}[{group}]'
+    def __repr__(self): return f'HP({self.key!r}, {self.space!r})'
 
 def _as_hps(hps):
     if isinstance(hps, dict): hps = [v if isinstance(v, HP) else HP(k,v) for k,v in hps.items()]
     hps = list(L(hps))
     for o in hps:
         if not isinstance(o, HP): raise ValueError(f"{o!r}: give a dict like {{'lr': LogFloat(1e-4, 1)}}, or `HP`s")
-    names = [o.name for o in hps]
+    names = [o.key for o in hps]
     for n in names:
         if names.count(n)>1: raise ValueError(f"the hyperparameter {n!r} is there twice")
     return hps
 
 # %% ../nbs/04_simanneal.ipynb #67618e70
 def _dropouts(learn): return [m for m in learn.model.modules() if isinstance(m, nn.modules.dropout._DropoutNd)]
-def _get_dropout(learn): return _dropouts(learn)[0].p
-def _set_dropout(learn, v):
-    for m in _dropouts(learn): m.p = v
+
+class _Dropouts:
+    "The probability of the strongest dropout layer; the others keep their ratio to it"
+    def __init__(self, learn): self.ms = _dropouts(learn); self.ps = [m.p for m in self.ms]
+    def get(self, learn): return max(self.ps)
+    def set(self, learn, v):
+        r = max(self.ps)
+        for m,p in zip(self.ms, self.ps): m.p = min(1., p*(v/r)) if r else v
 
 def _smoothed(learn):
     l = getattr(getattr(learn.loss_func, '__self__', None), 'old_lf', learn.loss_func) # MixUp puts its own in front
@@ -66,18 +74,41 @@ def _set_mixup(learn, v): _mixup(learn).distrib = torch.distributions.Beta(tenso
 def _get_path(path, learn): return getattr(*_owner(learn, path))
 def _set_path(path, learn, v): setattr(*_owner(learn, path), v)
 
-_named = dict(dropout=(_dropouts, _get_dropout, _set_dropout, 'the model has no dropout layer'),
-              label_smoothing=(_smoothed, _get_smooth, _set_smooth, 'the loss has no label smoothing (`CrossEntropyLossFlat(label_smoothing=.0)` has)'),
-              mixup=(_mixup, _get_mixup, _set_mixup, 'there is no MixUp or CutMix callback'))
+_magnitudes = dict(max_deg=0., max_zoom=1., min_zoom=1., magnitude=0., max_lighting=0., max_hue=0., max_count=0., max_scale=0.) # and where they have no effect
+def _magnitude_dicts(learn):
+    "The dictionaries in which the random transforms of a batch keep how strong they are"
+    fs = [t for t in getattr(getattr(learn.dls.train, 'after_batch', None), 'fs', ())]
+    for a in ('fs','aff_fs','coord_fs'): fs += [f for t in list(fs) for f in L(t.__dict__.get(a, ()))]
+    ds = [f.keywords if isinstance(f, partial) else getattr(f, '__dict__', {}) for f in fs]
+    return [(d,k) for d in ds for k in _magnitudes if isinstance(d.get(k), (int,float)) and not isinstance(d[k], bool)]
+
+class _BatchTfms:
+    "A multiplier of how strong the random transforms of a batch are"
+    def __init__(self, learn): self.at = [(d,k,d[k]) for d,k in _magnitude_dicts(learn)]; self.v = 1.
+    def get(self, learn): return self.v
+    def set(self, learn, v):
+        self.v = v
+        for d,k,o in self.at: d[k] = o if v==1 else _magnitudes[k]+(o-_magnitudes[k])*v
+
+_named = dict(dropout=(_dropouts, _Dropouts, 'the model has no dropout layer'),
+              label_smoothing=(_smoothed, (_get_smooth, _set_smooth), 'the loss has no label smoothing (`CrossEntropyLossFlat(label_smoothing=.0)` has)'),
+              mixup=(_mixup, (_get_mixup, _set_mixup), 'there is no MixUp or CutMix callback'),
+              batch_tfms=(_magnitude_dicts, _BatchTfms, 'the training loader has no random batch transform with a magnitude (`aug_transforms()` has)'))
 
 def _target(learn, o):
     "How to read and to write `o`: two functions, or None for a hyperparameter of the optimizer; `ValueError` if there is no such thing"
+    n = len(learn.opt.hypers)
+    if (o.group is not None or o.mult) and (o.get is not None or o.name not in hyper_names(learn.opt)):
+        raise ValueError(f"{o.name!r} is no hyperparameter of the optimizer ({', '.join(hyper_names(learn.opt))}): only these have `group` and `mult`")
+    if o.group is not None and not -n<=o.group<n: raise ValueError(f"{o.name}: there is no parameter group {o.group}, the optimizer has {n}, from 0 to {n-1}")
     if o.get is not None: return o.get,o.set
     if o.name in hyper_names(learn.opt): return None
     if o.name in _named:
-        has,get,set,msg = _named[o.name]
+        has,fs,msg = _named[o.name]
         if not has(learn): raise ValueError(f"nothing to anneal for {o.name!r}: {msg}")
-        return get,set
+        if isinstance(fs, tuple): return fs
+        t = fs(learn)
+        return t.get,t.set
     if '.' in o.name: _owner(learn, o.name); return partial(_get_path, o.name),partial(_set_path, o.name)
     raise ValueError(f"there is no hyperparameter {o.name!r}: {did_you_mean(o.name, [*hyper_names(learn.opt), *_named])}, or a path like model.0.p")
 
@@ -127,15 +158,28 @@ def _is_logger(cb):
     mods = [c.__module__ for c in type(cb).__mro__]
     return getattr(cb, 'remove_on_fetch', False) or any(m==f'fastai.callback.{o}' for m in mods for o in _loggers)
 
+class _Batches(list):
+    "A list that no checkpoint takes for data of a callback"
+
 class _Tape(GetAttr):
-    "A loader that remembers the batches it gives, while `cb` wants them"
+    "A loader that remembers the batches it gives, while `cb` wants them; before they are transformed, if that is what is annealed"
     _default = 'dl'
     def __init__(self, dl, cb): self.dl,self.cb = dl,cb
     def __len__(self): return len(self.dl)
     def __iter__(self):
+        if self.cb.raw: yield from self._iter_raw(); return
         for b in self.dl:
             self.cb._seen(b)
             yield b
+    def _iter_raw(self):
+        f,self.dl.after_batch,self.cb.transform = self.dl.after_batch,noop,self.dl.after_batch
+        try:
+            for b in self.dl:
+                self.cb._seen(b)
+                yield f(_cloned(b))
+        finally: self.dl.after_batch = f
+
+def _cloned(b): return apply(lambda t: t.clone() if isinstance(t, Tensor) else t, b)
 
 def _rows(b, step):
     n = find_bs(b)
@@ -164,7 +208,7 @@ class SimAnnealHP(Callback):
         device=None, # Where the snapshots live, say `'cpu'`; by default beside the model
         seed:int=None # Of its own random generator
     ):
-        self.hps_,self.space = _as_hps(hps),Space({o.name:o.space for o in _as_hps(hps)})
+        self.hps_,self.space = _as_hps(hps),Space({o.key:o.space for o in _as_hps(hps)})
         parse_duration(every)
         for n,v,lo,hi in (('budget',budget,0,1),('front',front,0,1),('warm',warm,0,1),('cool',cool,0,1)):
             if not lo<=v<=hi: raise ValueError(f"{n}={v!r}: a share from {lo} to {hi}")
@@ -185,7 +229,7 @@ def before_fit(self:SimAnnealHP):
         self.run = False # until `after_fit`
         return
     self._check()
-    self.rng,self.rows,self.log,self.n_trained = np.random.default_rng(self.seed),[],{o.name:[] for o in self.hps_},0
+    self.rng,self.rows,self.log,self.n_trained = np.random.default_rng(self.seed),[],{o.key:[] for o in self.hps_},0
     self._references()
     self.u = self._unit_now()
     self.values,self.sign = dict(self.ref0),self.rng.choice([-1,1], self.space.n)
@@ -198,7 +242,8 @@ def before_fit(self:SimAnnealHP):
 @patch
 def _check(self:SimAnnealHP):
     learn = self.learn
-    self.targets = {o.name:_target(learn, o) for o in self.hps_}
+    self.targets = {o.key:_target(learn, o) for o in self.hps_}
+    self.raw = any(o.name=='batch_tfms' and o.get is None for o in self.hps_)
     if len(getattr(learn.dls, 'loaders', [1]))<2 or not len(learn.dls.valid):
         raise ValueError("SimAnnealHP judges on the validation set, and these `dls` have none: make them with a `valid_pct` or a splitter")
     names = ['valid_loss']+[m.name for m in learn.metrics]
@@ -207,36 +252,39 @@ def _check(self:SimAnnealHP):
     total,every = n_iter*learn.n_epoch,duration_its(self.every, learn.n_epoch, n_iter)
     if every<1: raise ValueError(f"every={self.every!r} is less than one batch of this fit of {total}")
     if every>total: raise ValueError(f"every={self.every!r} is {every} batches, longer than this fit of {total}: make it shorter or the fit longer")
-    screen = any(o.name=='lr' and not o.space.__class__ is Categorical for o in self.hps_)
+    screen = any(o.key=='lr' and not isinstance(o.space, Categorical) for o in self.hps_)
     self.plan = plan_rounds(learn.n_epoch, n_iter, every, self.n_try, self.budget, self.front if screen else 0, 2*self.space.n)
     self.screening = bool(self.plan) and screen and self.plan[0][0]==0 and self.plan[0][2]==2*self.n_try
     if not self.plan: raise ValueError(f"a fit of {total} batches with budget={self.budget} leaves no batch for a candidate: fit longer, or give more budget")
 
 # %% ../nbs/04_simanneal.ipynb #4534ed74
 @patch
-def _scheds(self:SimAnnealHP, name):
-    "The values that some callback's schedule has for `name`, along the fit, for the last group"
+def _scheds(self:SimAnnealHP, name, g=-1):
+    "The values that some callback's schedule has for `name`, along the fit, for group `g`"
     for cb in self.learn.cbs:
-        if isinstance(cb, ParamScheduler) and name in cb.scheds: return [float(L(cb.scheds[name](p), use_list=None)[-1]) for p in np.linspace(0,1,101)]
+        if isinstance(cb, ParamScheduler) and name in cb.scheds: return [float(_of_group(cb.scheds[name](p), g)) for p in np.linspace(0,1,101)]
         for t in getattr(getattr(cb, '_plan', None), 'tracks', ()):
-            if t.name==name: return [t.at(k)[-1] for k in range(cb._plan.n_epoch*(cb._plan.n_iter if cb.by=='batch' else 1))]
+            if t.name==name: return [_of_group(t.at(k), g) for k in range(cb._plan.n_epoch*(cb._plan.n_iter if cb.by=='batch' else 1))]
+
+def _of_group(vs, g): vs = L(vs, use_list=None); return vs[g] if len(vs)>1 else vs[0]
 
 @patch
 def _references(self:SimAnnealHP):
-    self.ref0,self.scheduled = {},set()
+    self.ref0,self.peaks,self.scheduled = {},{},set()
     for o in self.hps_:
-        if self.targets[o.name]: self.ref0[o.name] = self.targets[o.name][0](self.learn); continue
-        s = self._scheds(o.name)
+        if self.targets[o.key]: self.ref0[o.key] = self.targets[o.key][0](self.learn); continue
+        g = ifnone(o.group, -1)
+        s = self._scheds(o.name, g)
         if s is not None: self.scheduled.add(o.name)
-        v = get_hyper(self.learn.opt, o.name)[-1] if s is None else max(s)
-        self.ref0[o.name] = v
+        self.peaks[o.key] = get_hyper(self.learn.opt, o.name)[g] if s is None else max(s)
+        self.ref0[o.key] = 1. if o.mult else self.peaks[o.key]
     self.refs = dict(self.ref0)
 
 @patch
 def _unit_now(self:SimAnnealHP):
     us = []
     for o in self.hps_:
-        v,s = self.ref0[o.name],o.space
+        v,s = self.ref0[o.key],o.space
         if hasattr(s, 'lo'): v = min(max(v, s.lo), s.hi)
         us.append(s.unit(v))
     return np.array(us, dtype=float)
@@ -265,14 +313,25 @@ def before_batch(self:SimAnnealHP):
     if not self.active or not self.learn.training: return
     self.bases = {}
     for o in self.hps_:
-        v = self.values[o.name]
-        if self.targets[o.name]: self.targets[o.name][1](self.learn, v); self.log[o.name].append(v); continue
-        b = self.bases[o.name] = get_hyper(self.learn.opt, o.name)
-        r,f = self.refs[o.name],self._factor(o.name)
-        if self.trial and o.name in self.scheduled: b = [r*x/(b[-1] or 1) for x in b] # the peak, whatever the schedule says now
-        e = [x*(v/r)*f for x in b] if r and not isinstance(v, (bool,str)) else [v*f]*len(b)
+        v = self.values[o.key]
+        if self.targets[o.key]: self.targets[o.key][1](self.learn, v); self.log[o.key].append(v); continue
+        b,first = get_hyper(self.learn.opt, o.name),o.name not in self.bases
+        if first: self.bases[o.name] = b
+        e = self._effective(o, v, b)
+        if o.group is not None: e = [x if i==o.group%len(b) else y for i,(x,y) in enumerate(zip(e,b))]
+        if first and (f := self._factor(o.name))!=1: e = [x*f for x in e]
         self.learn.opt.set_hyper(o.name, L(e))
-        self.log[o.name].append(e[-1])
+        self.log[o.key].append(e[ifnone(o.group, -1)])
+
+@patch
+def _effective(self:SimAnnealHP, o, v, b):
+    "What `b`, one value per group, becomes when `o` has the value `v`"
+    r = self.refs[o.key]
+    if isinstance(v, (bool,str)) or not r: return [v]*len(b)
+    if self.trial and o.name in self.scheduled: # the peak, whatever the schedule says now
+        last = b[ifnone(o.group, -1)] or 1
+        b = [self.peaks[o.key]*x/last for x in b]
+    return [x*(v/r) for x in b]
 
 @patch
 def _unset(self:SimAnnealHP):
@@ -318,7 +377,7 @@ def _begin(self:SimAnnealHP):
     if self.tape is None and self.plan and self.plan[0][0]==self._done():
         self.round = self.plan.pop(0)
         self.keep,old = None,self.keep
-        self.state0,self.rng0,self.tape,self.sums = _State(self, self._spare(old)),rng_state(),[],None
+        self.state0,self.rng0,self.tape,self.sums = _State(self, self._spare(old)),rng_state(),_Batches(),None
 
 @patch
 def _seen(self:SimAnnealHP, b):
@@ -343,7 +402,7 @@ def _floats(model): return [t.data for t in (*model.parameters(), *model.buffers
 def _add_mean(self:SimAnnealHP, i):
     if not self.average or self.trial or i<=self.round[1]//2: return
     ts = _floats(self.learn.model)
-    if self.sums is None: self.sums,self.n_sum = [t.clone() for t in ts],1
+    if self.sums is None: self.sums,self.n_sum = _Batches(t.clone() for t in ts),1
     else:
         self.n_sum += 1
         torch._foreach_lerp_(self.sums, ts, 1/self.n_sum)
@@ -433,7 +492,7 @@ def _train_candidate(self:SimAnnealHP, vals, n=None):
     self.values,self.sums = vals,None
     try:
         with _quiet(self.learn, True):
-            for i,b in self.tape_i[:n]: self.learn.one_batch(i, b); self.n_trained += 1
+            for i,b in self.tape_i[:n]: self.learn.one_batch(i, self.transform(_cloned(b)) if self.raw else b); self.n_trained += 1
     except _cancels: self._unset(); return False
     return bool(torch.isfinite(self.learn.loss.detach()).all())
 
@@ -478,7 +537,7 @@ def _decide(self:SimAnnealHP, new, cur, pos):
 def _enter(self:SimAnnealHP):
     "The incumbent has trained its segment: keep it, and make ready to go back"
     self.inner,s = True,self.round[1]
-    self.tape_i = list(enumerate(self.tape[-s:], self.learn.iter-s+1))
+    self.tape_i = _Batches(enumerate(self.tape[-s:], self.learn.iter-s+1))
     self._hold()
 
 @patch
@@ -627,7 +686,7 @@ def _comment(self:SimAnnealHP):
 @patch(as_prop=True)
 def history(self:SimAnnealHP):
     "Every candidate, as a DataFrame"
-    cols = ['epoch','batch','n','stage',*[o.name for o in self.hps_],'value','incumbent','change','se','temp','p','accepted']
+    cols = ['epoch','batch','n','stage',*[o.key for o in self.hps_],'value','incumbent','change','se','temp','p','accepted']
     return pd.DataFrame(self.rows, columns=cols)
 
 @patch
@@ -636,10 +695,10 @@ def plot(self:SimAnnealHP, axs=None):
     h,n = self.history,len(self.hps_)
     if axs is None: axs = plt.subplots(n+1, 1, figsize=(8,2.2*(n+1)), sharex=True, layout='constrained')[1]
     for ax,o in zip(axs, self.hps_):
-        if self.log[o.name]: ax.plot(self.log[o.name], c='C0', label='in force')
+        if self.log[o.key]: ax.plot(self.log[o.key], c='C0', label='in force')
         for acc,c,l in ((False,'.7','rejected'),(True,'C1','accepted')):
-            d = h[h.accepted==acc]; ax.scatter(d.batch+d.n, d[o.name], c=c, s=14, label=l, zorder=3)
-        ax.set(ylabel=o.name)
+            d = h[h.accepted==acc]; ax.scatter(d.batch+d.n, d[o.key], c=c, s=14, label=l, zorder=3)
+        ax.set(ylabel=o.key)
         if isinstance(o.space, (LogFloat,LogInt)): ax.set_yscale('log')
     axs[0].legend(loc='lower left', fontsize=8)
     axs[-1].axhline(0, c='.8')
