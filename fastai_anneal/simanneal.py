@@ -6,7 +6,7 @@
 __all__ = ['HP', 'plan_rounds', 'SimAnnealHP', 'one_cycle_factor', 'paired_change']
 
 # %% ../nbs/04_simanneal.ipynb #c7d59ccc
-import math
+import math,os,shutil
 from contextlib import contextmanager,nullcontext
 from copy import deepcopy
 
@@ -16,7 +16,7 @@ from fastai.callback.progress import ProgressCallback
 from fastai.callback.schedule import ParamScheduler
 from .core import *
 from .core import _shallow,_uninterrupted
-from .schedule import _owner
+from .schedule import Checkpoint,_owner
 from .anneal import *
 
 # %% ../nbs/04_simanneal.ipynb #291fbf82
@@ -155,6 +155,7 @@ _loggers = ('progress','wandb','tensorboard','comet','neptune','azureml')
 
 def _is_logger(cb):
     if isinstance(cb, Recorder): return False
+    if isinstance(cb, Checkpoint): return True # a trial is not what to go on from
     mods = [c.__module__ for c in type(cb).__mro__]
     return getattr(cb, 'remove_on_fetch', False) or any(m==f'fastai.callback.{o}' for m in mods for o in _loggers)
 
@@ -176,20 +177,18 @@ class _Tape(GetAttr):
         try:
             for b in self.dl:
                 self.cb._seen(b)
-                yield f(_cloned(b))
+                yield self.cb._transformed(b)
         finally: self.dl.after_batch = f
 
 def _cloned(b): return apply(lambda t: t.clone() if isinstance(t, Tensor) else t, b)
 
-def _rows(b, step):
-    n = find_bs(b)
-    return apply(lambda t: t[::step] if isinstance(t, Tensor) and t.ndim and len(t)==n else t, b)
+def _rows(b, at, n): return apply(lambda t: t[at] if isinstance(t, Tensor) and t.ndim and len(t)==n else t, b)
 
 # %% ../nbs/04_simanneal.ipynb #fd562195
 class SimAnnealHP(Callback):
     "Anneal hyperparameters inside one fit: try them on a few batches, go back, keep what is better"
-    order,run_valid = 70,False # after `ParamScheduler` (60), whose value it multiplies, and after the trackers
-    _stateattrs = ('tape','state0','keep','spare','valid','lf','rng0')
+    order = 70 # after `ParamScheduler` (60), whose value it multiplies, and after the trackers
+    _stateattrs = ('tape','state0','keep','spare','valid','lf')
     def __init__(self,
         hps, # `{'lr': LogFloat(1e-4, 1), ...}`: optimizer hyperparameters and their spaces, or `HP`s
         every='1ep', # Length of a round: `'1ep'`, `'200it'`, `'10%'`
@@ -197,12 +196,13 @@ class SimAnnealHP(Callback):
         n_try:int=4, # Candidates in a round, twice as many in the first
         budget:float=1., # Batches trained by all candidates, as a share of those of the fit
         front:float=.6, # Share of the budget for the screening of learning rates at the beginning
-        temp=None, # Temperature over the fit, in units of relative change of what is monitored; by default `Geometric(.01, .001)`
+        temp=None, # Temperature over the fit, in units of relative change of what is monitored; by default `Geometric(.02, .005)`
         width:tuple=(.25,.05), # Width of a step at the start and at the end, as a share of the space
         accept=penalty, # Acceptance rule, see `metropolis` and `penalty`
         warm:float=.25, # Without a schedule for lr: share of the fit, at its beginning, in which lr rises along a cosine
         cool:float=.75, # Share of the fit, at its end, in which it falls to 0 along a cosine; with 0 it neither rises nor falls
-        n_valid:int=1024, # Validation items to judge by
+        n_valid:int=1024, # Validation items to judge by, at most
+        holdout:float=.5, # Share of the validation items, at least, that the judge never sees; `score` is what they say
         average:bool=True, # Judge the mean of the weights over the second half of the segment?
         comp=None, # `np.less` or `np.greater`; by default by the name of `monitor`, like fastai's trackers
         device=None, # Where the snapshots live, say `'cpu'`; by default beside the model
@@ -213,9 +213,10 @@ class SimAnnealHP(Callback):
         for n,v,lo,hi in (('budget',budget,0,1),('front',front,0,1),('warm',warm,0,1),('cool',cool,0,1)):
             if not lo<=v<=hi: raise ValueError(f"{n}={v!r}: a share from {lo} to {hi}")
         if not (isinstance(n_try, int) and n_try>0): raise ValueError(f"n_try={n_try!r}: the number of candidates in a round, 1 or more")
+        if not 0<=holdout<1: raise ValueError(f"holdout={holdout!r}: the share of the validation items that are kept out of all choices, from 0 to less than 1")
         if comp is None: comp = np.less if 'loss' in monitor or 'error' in monitor else np.greater
-        store_attr('every,monitor,n_try,budget,front,width,accept,warm,cool,n_valid,average,comp,device,seed')
-        self.temp = ifnone(temp, Geometric(.01,.001))
+        store_attr('every,monitor,n_try,budget,front,width,accept,warm,cool,n_valid,holdout,average,comp,device,seed')
+        self.temp = ifnone(temp, Geometric(.02,.005))
         self.rows,self.inner,self.active = [],False,False
 
     def __call__(self, event_name):
@@ -234,7 +235,7 @@ def before_fit(self:SimAnnealHP):
     self.u = self._unit_now()
     self.values,self.sign = dict(self.ref0),self.rng.choice([-1,1], self.space.n)
     self.lf,self.tape,self.keep,self.state0,self.sums = self.learn.loss_func,None,None,None,None
-    self.valid,self.trial,self.n_moves,self.spare = None,0,0,None
+    self.valid,self.step,self.transform,self.trial,self.n_moves,self.spare,self.scores = None,None,None,0,0,None,[]
     self.active,self.inner,self.acc,self.rej = True,False,0,0
     self.inner_f = self.learn._do_epoch
     self.learn._do_epoch = self._guarded
@@ -377,11 +378,17 @@ def _begin(self:SimAnnealHP):
     if self.tape is None and self.plan and self.plan[0][0]==self._done():
         self.round = self.plan.pop(0)
         self.keep,old = None,self.keep
-        self.state0,self.rng0,self.tape,self.sums = _State(self, self._spare(old)),rng_state(),_Batches(),None
+        self.state0,self.tape,self.sums = _State(self, self._spare(old)),_Batches(),None
 
 @patch
 def _seen(self:SimAnnealHP, b):
-    if self.tape is not None and not self.inner: self.tape.append(b)
+    if self.tape is not None and not self.inner: self.tape.append((b, rng_state()))
+
+@patch
+def _transformed(self:SimAnnealHP, b):
+    for k,t in self.targets.items():
+        if t: t[1](self.learn, self.values[k])
+    return self.transform(_cloned(b))
 
 @patch
 def after_batch(self:SimAnnealHP):
@@ -390,7 +397,9 @@ def after_batch(self:SimAnnealHP):
     if self.tape is not None: self._add_mean(self.learn.train_iter-self.round[0])
     if self.inner: return
     if self.tape is not None and self.learn.train_iter>=self.round[0]+self.round[1]:
+        acc = self.acc
         (self._screen if self.screening and self.round[0]==0 else self._judge)()
+        if self.acc>acc: self._save()
     if self.learn.iter+1==self.learn.n_iter or self.plan and self.plan[0][0]==self._done(): self._recover()
     if self.learn.iter+1<self.learn.n_iter: self._begin()
     self._comment()
@@ -409,13 +418,22 @@ def _add_mean(self:SimAnnealHP, i):
 
 @patch
 def _hold_valid(self:SimAnnealHP):
-    "Keep about `n_valid` validation items, spread over the whole set"
-    dl = self.learn.dls.valid
+    "Keep the validation items to judge by, spread over the whole set: at most `n_valid`, and not the share `holdout`"
+    dl,at,bs = self.learn.dls.valid,0,[]
     with preserved_rng(), _kept_rng(dl):
-        n = getattr(dl, 'n', None) or len(dl)*(getattr(dl, 'bs', None) or getattr(dl, 'batch_size', None) or 1)
-        step = max(1, n//self.n_valid)
-        bs = [_rows(self.learn._set_device(b), step) for b in dl]
-    self.valid = _merged(bs, step)
+        for b in dl:
+            n = find_bs(b)
+            if self.step is None: self.step = self._step_of(dl, n)
+            b = _rows(self.learn._set_device(b), slice(-at%self.step, None, self.step), n)
+            if find_bs(b): bs.append(b)
+            at += n
+    self.valid = _Batches(_merged(bs, self.step))
+
+@patch
+def _step_of(self:SimAnnealHP, dl, bs):
+    "Each how many-th validation item is judged by"
+    n = getattr(dl, 'n', None) or len(dl)*bs
+    return max(1, min(n, math.ceil(1/(1-self.holdout))), n//self.n_valid)
 
 @contextmanager
 def _kept_rng(dl):
@@ -430,6 +448,40 @@ def _merged(bs, step):
     except Exception: return bs
 
 # %% ../nbs/04_simanneal.ipynb #f35f7ac5
+@patch
+def before_validate(self:SimAnnealHP):
+    self.seen,self.out,self.out_n = 0,0.,0
+    self.out_mets = _Batches(deepcopy(m) for m in self.learn.metrics if m.name==self.monitor)
+    for m in self.out_mets: m.reset()
+
+@patch
+def after_loss(self:SimAnnealHP):
+    "What fastai's own validation says about the items that are held out"
+    if not self.active or self.inner or self.learn.training or not self.step or self.step==1: return
+    learn,n = self.learn,find_bs(self.learn.yb)
+    at = [j for j in range(n) if (self.seen+j)%self.step]
+    self.seen += n
+    if not at: return
+    if not self.out_mets:
+        self.out += self._item_losses()[at].double().sum().item(); self.out_n += len(at)
+        return
+    was = learn.pred,learn.xb,learn.yb
+    try:
+        learn.pred,learn.xb,learn.yb = (_rows(o, at, n) for o in was)
+        for m in self.out_mets: m.accumulate(learn)
+    finally: learn.pred,learn.xb,learn.yb = was
+
+@patch
+def after_validate(self:SimAnnealHP):
+    if not self.active: return
+    if self.out_mets: self.scores.append(float(self.out_mets[0].value) if self.seen else math.nan)
+    else: self.scores.append(self.out/self.out_n if self.out_n else math.nan)
+
+@patch(as_prop=True)
+def score(self:SimAnnealHP):
+    "The monitored value on the held out validation items after the last epoch: the one to report"
+    return self.scores[-1] if self.scores else math.nan
+
 @contextmanager
 def _quiet(learn, training, also=()):
     "Only callbacks that take part in the training run, not those that tell about it"
@@ -471,28 +523,34 @@ def _energy(self:SimAnnealHP):
                 if t: t[1](learn, self.values[k])
     return e,losses
 
+_replaced = contextmanager(replacing_yield)
+
+def _unreduced(f, pred, yb):
+    "The loss of each item or number, or None if `f` has no way to say"
+    if hasattr(f, 'reduction'):
+        with _replaced(f, 'reduction', 'none'): return f(pred, *yb)
+    try: return f(pred, *yb, reduction='none')
+    except TypeError: return None
+
 @patch
 def _item_losses(self:SimAnnealHP):
     learn = self.learn
-    n = find_bs(learn.yb)
-    try:
-        with (replacing_yield(self.lf, 'reduction', 'none') if hasattr(self.lf, 'reduction') else nullcontext()):
-            l = self.lf(learn.pred, *learn.yb) if hasattr(self.lf, 'reduction') else self.lf(learn.pred, *learn.yb, reduction='none')
-        l = l.detach().float()
-        if l.numel()%n==0 and l.numel(): return l.reshape(n,-1).mean(1)
-    except TypeError: pass
-    return learn.loss.detach().float().reshape(1).expand(n)
+    n,l = find_bs(learn.yb),_unreduced(self.lf, learn.pred, learn.yb)
+    if l is None or not l.numel() or l.numel()%n: return learn.loss.detach().float().reshape(1).expand(n)
+    return l.detach().float().reshape(n,-1).mean(1)
 
 # %% ../nbs/04_simanneal.ipynb #f9c6630e
 @patch
 def _train_candidate(self:SimAnnealHP, vals, n=None):
     "The segment, or its first `n` batches, again from its beginning, with `vals`; were they all trained?"
     self.state0.restore()
-    set_rng_state(self.rng0)
     self.values,self.sums = vals,None
     try:
         with _quiet(self.learn, True):
-            for i,b in self.tape_i[:n]: self.learn.one_batch(i, self.transform(_cloned(b)) if self.raw else b); self.n_trained += 1
+            for i,(b,rng) in self.tape_i[:n]:
+                set_rng_state(rng)
+                self.learn.one_batch(i, self._transformed(b) if self.raw else b)
+                self.n_trained += 1
     except _cancels: self._unset(); return False
     return bool(torch.isfinite(self.learn.loss.detach()).all())
 
@@ -531,7 +589,7 @@ def _decide(self:SimAnnealHP, new, cur, pos):
     T,(de,se) = float(self.temp(pos)),paired_change(new, cur, greater)
     p = accept_prob(self.accept, *((-new[0],-cur[0]) if greater else (new[0],cur[0])), T, se) if not math.isfinite(de) else \
         accept_prob(self.accept, de, 0., T, se)
-    return dict(de=de, se=se, T=T, p=p, acc=p>=1 or self.rng.random()<p)
+    return dict(de=de, se=se, T=T, p=p, acc=bool(p>=1 or self.rng.random()<p))
 
 @patch
 def _enter(self:SimAnnealHP):
@@ -610,7 +668,7 @@ def _screen(self:SimAnnealHP):
     new = min([trial(min(max(x+h, 0.), 1.), s, 'refine', cur['e']) for h in (0, .5/k, -.5/k)], key=lambda o: o['worth'])
     self.rej += k+3
     was = self.values
-    if new['d']['acc'] and self._train_candidate(new['vals']) and self._finite():
+    if new['d']['acc'] and not new['d']['de']>=0 and self._train_candidate(new['vals']) and self._finite():
         for r in self.rows[-3:]: r['accepted'] = r['lr']==new['vals']['lr']
         self.u,self.acc,self.rej = new['u'],self.acc+1,self.rej-1
         self._hold()
@@ -629,6 +687,35 @@ def _settle(self:SimAnnealHP, rng=None):
     self.inner,self.tape,self.tape_i,self.sums = False,None,None,None
 
 # %% ../nbs/04_simanneal.ipynb #73bf8332
+@patch
+def state_dict(self:SimAnnealHP):
+    "With the data among the attributes, which `Checkpoint` keeps anyway, all that it takes to go on"
+    return dict(rng=self.rng.bit_generator.state) if hasattr(self, 'rng') else {}
+
+@patch
+def load_state_dict(self:SimAnnealHP, s):
+    if s: self.rng.bit_generator.state = s['rng']
+    self.inner,self.tape,self.tape_i,self.state0,self.keep,self.sums = False,None,None,None,None,None
+    self._begin()
+
+@patch
+def _save(self:SimAnnealHP):
+    "Let a `Checkpoint` among the callbacks save what was accepted; the file before it is kept as the previous generation"
+    for cb in self.learn.cbs:
+        if not isinstance(cb, Checkpoint) or not getattr(cb, '_on', False): continue
+        if cb.file.exists(): _link(cb.file, self._previous(cb))
+        cb._save(self.learn.epoch, self.learn.iter+1)
+
+def _link(old, new):
+    tmp = new.with_name(new.name+'.tmp')
+    tmp.unlink(missing_ok=True)
+    try: os.link(old, tmp)
+    except OSError: shutil.copy2(old, tmp)
+    os.replace(tmp, new)
+
+@patch
+def _previous(self:SimAnnealHP, cb): return cb.file.with_name(f'{cb.file.stem}.previous{cb.file.suffix}')
+
 @patch
 def _finite(self:SimAnnealHP):
     return bool(torch.isfinite(self.learn.loss.detach()).all()) and all(bool(torch.isfinite(t).all()) for t in _floats(self.learn.model))
@@ -667,11 +754,13 @@ def _free(self:SimAnnealHP):
     self.learn.__dict__.pop('_do_epoch', None)
     self._originals()
     self.active,self.inner = False,False
-    for k in ('tape','tape_i','state0','keep','spare','keep_log','valid','lf','rng0','sums','inner_f','targets'): self.__dict__.pop(k, None)
+    for k in ('tape','tape_i','state0','keep','spare','keep_log','valid','lf','sums','inner_f','targets'): self.__dict__.pop(k, None)
 
 @patch
 def after_fit(self:SimAnnealHP):
     if not self.active: return
+    for cb in self.learn.cbs:
+        if isinstance(cb, Checkpoint) and not cb.keep: self._previous(cb).unlink(missing_ok=True)
     if hasattr(self.learn, 'recorder'): self.learn.recorder.hps = {**getattr(self.learn.recorder, 'hps', {}), **self.log}
     self._free()
 
