@@ -196,7 +196,7 @@ class SimAnnealHP(Callback):
         n_try:int=4, # Candidates in a round, twice as many in the first
         budget:float=1., # Batches trained by all candidates, as a share of those of the fit
         front:float=.6, # Share of the budget for the screening of learning rates at the beginning
-        temp=None, # Temperature over the fit, in units of relative change of what is monitored; by default `Geometric(.02, .005)`
+        temp=None, # Temperature over the fit, in units of relative change of what is monitored; by default `Geometric(.01, .001)`
         width:tuple=(.25,.05), # Width of a step at the start and at the end, as a share of the space
         accept=penalty, # Acceptance rule, see `metropolis` and `penalty`
         warm:float=.25, # Without a schedule for lr: share of the fit, at its beginning, in which lr rises along a cosine
@@ -216,7 +216,7 @@ class SimAnnealHP(Callback):
         if not 0<=holdout<1: raise ValueError(f"holdout={holdout!r}: the share of the validation items that are kept out of all choices, from 0 to less than 1")
         if comp is None: comp = np.less if 'loss' in monitor or 'error' in monitor else np.greater
         store_attr('every,monitor,n_try,budget,front,width,accept,warm,cool,n_valid,holdout,average,comp,device,seed')
-        self.temp = ifnone(temp, Geometric(.02,.005))
+        self.temp = ifnone(temp, Geometric(.01,.001))
         self.rows,self.inner,self.active = [],False,False
 
     def __call__(self, event_name):
