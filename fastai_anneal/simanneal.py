@@ -235,7 +235,7 @@ def before_fit(self:SimAnnealHP):
     self.u = self._unit_now()
     self.values,self.sign = dict(self.ref0),self.rng.choice([-1,1], self.space.n)
     self.lf,self.tape,self.keep,self.state0,self.sums = self.learn.loss_func,None,None,None,None
-    self.valid,self.step,self.transform,self.trial,self.n_moves,self.spare,self.scores = None,None,None,0,0,None,[]
+    self.valid,self.step,self.transform,self.trial,self.n_moves,self.spare,self.start_e,self.scores = None,None,None,0,0,None,None,[]
     self.active,self.inner,self.acc,self.rej = True,False,0,0
     self.inner_f = self.learn._do_epoch
     self.learn._do_epoch = self._guarded
@@ -377,7 +377,7 @@ def _begin(self:SimAnnealHP):
     while self.plan and self.plan[0][0]<self._done(): self.plan.pop(0)
     if self.tape is None and self.plan and self.plan[0][0]==self._done():
         self.round = self.plan.pop(0)
-        self.keep,old = None,self.keep
+        self.keep,old,self.start_e = None,self.keep,None
         self.state0,self.tape,self.sums = _State(self, self._spare(old)),_Batches(),None
 
 @patch
@@ -503,6 +503,7 @@ def _energy(self:SimAnnealHP):
     mets = [deepcopy(m) for m in learn.metrics if m.name==self.monitor] if self.monitor!='valid_loss' else []
     back = _shallow(learn)
     raw = [t.clone() for t in _floats(learn.model)] if self.sums is not None else None
+    inner,self.inner = self.inner,True
     with preserved_rng(), torch.no_grad(), _quiet(learn, False, Recorder):
         try:
             if raw: torch._foreach_copy_(_floats(learn.model), self.sums)
@@ -518,7 +519,7 @@ def _energy(self:SimAnnealHP):
         except _cancels: e,losses = math.nan,None
         finally:
             if raw: torch._foreach_copy_(_floats(learn.model), raw)
-            back()
+            back(); self.inner = inner
             for k,t in self.targets.items():
                 if t: t[1](learn, self.values[k])
     return e,losses
@@ -630,6 +631,18 @@ def _judge(self:SimAnnealHP):
         else: self.rej += 1
     self._settle(rng1)
 
+def _smallest_of_ties(os, was):
+    "The smallest learning rate among those that gain nearly as much as the best: a short cycle flatters large ones"
+    best = min(o['worth'] for o in os)
+    ok = [o for o in os if o['worth']<=best+.1*max(0., min(was, abs(best)+10*abs(best))-best)] if math.isfinite(best) else os
+    return min(ok, key=lambda o: o['vals']['lr'])
+
+@patch
+def _beats(self:SimAnnealHP, d):
+    "Has a screening found something better for sure? By how many percent it is does not matter: at a slow start they are few"
+    ok = accept_prob(self.accept, -1., 0., 1., 0.)>0 # a rule may refuse everything
+    return ok and (d['acc'] if not math.isfinite(d['de']) else d['de']<-2*d['se'])
+
 @patch
 def _vals(self:SimAnnealHP, u):
     "The values at `u`; what does not move stays what it is, even outside of its space"
@@ -665,13 +678,14 @@ def _screen(self:SimAnnealHP):
     first = [trial(x, short, 'screen') for x in Space({'lr': self.space.dims[i]}).stratified(self.rng, k)[:,0]]
     x = min(first, key=lambda o: o['worth'])['u'][i]
     cur = trial(self.u[i], s, 'control')
-    new = min([trial(min(max(x+h, 0.), 1.), s, 'refine', cur['e']) for h in (0, .5/k, -.5/k)], key=lambda o: o['worth'])
+    new = _smallest_of_ties([trial(min(max(x+h, 0.), 1.), s, 'refine', cur['e']) for h in (0, .5/k, -.5/k)], cur['worth'])
     self.rej += k+3
     was = self.values
-    if new['d']['acc'] and not new['d']['de']>=0 and self._train_candidate(new['vals']) and self._finite():
+    if self._beats(new['d']) and self._train_candidate(new['vals']) and self._finite():
         for r in self.rows[-3:]: r['accepted'] = r['lr']==new['vals']['lr']
         self.u,self.acc,self.rej = new['u'],self.acc+1,self.rej-1
         self._hold()
+        self.start_e = self._energy()
     else: self.values = was
     self._settle(rng1)
 
@@ -721,9 +735,17 @@ def _finite(self:SimAnnealHP):
     return bool(torch.isfinite(self.learn.loss.detach()).all()) and all(bool(torch.isfinite(t).all()) for t in _floats(self.learn.model))
 
 @patch
+def _collapsed(self:SimAnnealHP):
+    "Is the model after the screening's learning rate has been at work for an epoch worse than before that?"
+    if self.start_e is None or self.learn.iter+1<self.learn.n_iter: return False
+    de,se = paired_change(self._energy(), self.start_e, self.comp is np.greater)
+    if de>2*se and 'lr' in self.values: self.values = {**self.values, 'lr': self.values['lr']/2}; return True
+    return False
+
+@patch
 def _recover(self:SimAnnealHP):
     "Back to the last good weights if these are not finite"
-    if self.keep is None or self._finite(): return
+    if self.keep is None or self._finite() and not self._collapsed(): return
     self.keep.trained.restore()
     self._halve()
     self.rows.append(dict(epoch=self.learn.epoch, batch=self._done(), n=0, stage='recover', **self.values, value=math.nan, incumbent=math.nan, change=math.nan,
@@ -754,7 +776,7 @@ def _free(self:SimAnnealHP):
     self.learn.__dict__.pop('_do_epoch', None)
     self._originals()
     self.active,self.inner = False,False
-    for k in ('tape','tape_i','state0','keep','spare','keep_log','valid','lf','sums','inner_f','targets'): self.__dict__.pop(k, None)
+    for k in ('tape','tape_i','state0','keep','spare','keep_log','valid','lf','start_e','sums','inner_f','targets'): self.__dict__.pop(k, None)
 
 @patch
 def after_fit(self:SimAnnealHP):
