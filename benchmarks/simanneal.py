@@ -50,7 +50,7 @@ def plateau(mk, n, lr, seed):
 def anneal_hp(mk, n, lr, seed):
     l,cb = mk(lr),SimAnnealHP(SPACE, seed=seed)
     l.fit(n, lr, cbs=cb)
-    assert cb.n_trained <= n*len(l.dls.train)
+    assert cb.n_trained <= n*len(l.dls.train) # with the fit's own, at most 2N epochs
     return score(l)
 def restarts(mk, n, lr, seed):
     rng = np.random.default_rng(seed)
