@@ -50,7 +50,7 @@ def plateau(mk, n, lr, seed):
 def anneal_hp(mk, n, lr, seed):
     l,cb = mk(lr),SimAnnealHP(SPACE, seed=seed)
     l.fit(n, lr, cbs=cb)
-    assert cb.n_trained <= n*len(l.dls.train)
+    assert cb.n_trained <= n*len(l.dls.train) # with the fit's own, at most 2N epochs
     return score(l)
 def restarts(mk, n, lr, seed):
     rng = np.random.default_rng(seed)
@@ -89,21 +89,25 @@ def table(src, name, model, opt, n, seeds):
     print(f'{time.time()-t:.0f} s', flush=True)
 
 def cost():
-    "A fit with nothing to anneal beside one without the callback; snapshot and rollback of a ResNet-18"
+    "A fit with nothing to anneal beside one without the callback; snapshot and rollback of a ResNet-18; in time of the processor"
     ts = {0:[],1:[]}
-    for _ in range(9):
-        for k in ts:
-            l = learner('sample', 'mlp', 'adam', 0); t = time.perf_counter()
-            l.fit(2, cbs=SimAnnealHP({}) if k else None); ts[k].append(time.perf_counter()-t)
-    print(f'nothing to anneal: {np.median(np.array(ts[1])/np.array(ts[0])):.3f} of a fit without (median of 9 pairs)')
+    for i in range(13):
+        for k in (0,1) if i%2 else (1,0):
+            l = learner('sample', 'mlp', 'adam', 0); t = time.process_time()
+            l.fit(2, cbs=SimAnnealHP({}) if k else None); ts[k].append(time.process_time()-t)
+    a = np.array(ts[1])/np.array(ts[0])
+    print(f'nothing to anneal: {np.median(a):.3f} of a fit without (median of {len(a)} pairs), {min(ts[1])/min(ts[0]):.3f} by the fastest of each')
     m = resnet18(); opt = SGD(list(m.parameters()), lr=.1, mom=.9)
     m(torch.randn(2,3,64,64)).sum().backward(); opt.step(); opt.zero_grad()
-    r,c = [],[]
     ts = [t.detach() for t in (*m.parameters(), *m.buffers())]+[s['grad_avg'] for s in opt.state.values() if 'grad_avg' in s]
-    for _ in range(9):
-        t = time.perf_counter(); s = Snapshot(m, opt); s.restore(); r.append(time.perf_counter()-t)
-        t = time.perf_counter(); cs = [o.clone() for o in ts]; [o.copy_(q) for o,q in zip(ts,cs)]; c.append(time.perf_counter()-t)
-    print(f'ResNet-18 with SGD momentum: snapshot and rollback {np.median(r)*1e3:.0f} ms; bare clone and copy of the same {len(ts)} tensors {np.median(c)*1e3:.0f} ms')
+    def bare(): cs = [o.clone() for o in ts]; [o.copy_(q) for o,q in zip(ts,cs)]
+    def fresh(): Snapshot(m, opt).restore()
+    def again(): s[0] = Snapshot(m, opt, reuse=s[0]); s[0].restore()
+    s,res = [Snapshot(m, opt)],{}
+    for _ in range(15):
+        for n,f in (('bare clone and copy',bare),('snapshot and rollback',fresh),('the same in memory of an older one',again)):
+            t = time.process_time(); f(); res.setdefault(n, []).append(time.process_time()-t)
+    print(f'ResNet-18 with SGD momentum, {len(ts)} tensors: ' + ', '.join(f'{n} {np.median(v)*1e3:.0f} ms' for n,v in res.items()), flush=True)
 
 if __name__=='__main__':
     cost()

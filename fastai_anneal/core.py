@@ -7,7 +7,7 @@ __all__ = ['rng_state', 'set_rng_state', 'preserved_rng', 'Snapshot', 'preserved
            'hyper_names', 'did_you_mean', 'check_hypers', 'get_hyper', 'n_batches']
 
 # %% ../nbs/00_core.ipynb #26fa78cb
-import difflib,functools,math,numbers,random,re,signal,threading,types
+import difflib,functools,math,mmap,numbers,random,re,signal,threading,types
 from collections import deque
 from collections.abc import MutableMapping,MutableSequence,MutableSet
 from contextlib import contextmanager
@@ -56,12 +56,27 @@ _opaque = _atoms + (Learner, DataLoaders, DataLoader, torch.utils.data.DataLoade
 def _package(o): return type(o).__module__.partition('.')[0]
 
 # %% ../nbs/00_core.ipynb #9489425d
-def _copied(t, device):
-    "A function that gives the values of `t` as they are now"
-    c = t.detach().clone() if device is None else t.detach().to(device, copy=True)
-    return lambda: c
+def _buffer(n):
+    "`n` bytes, in huge pages where the system has them: most of what a fresh copy costs is page faults"
+    if n<2**22 or not hasattr(mmap, 'MADV_HUGEPAGE'): return torch.empty(n, dtype=torch.uint8)
+    m = mmap.mmap(-1, n, flags=mmap.MAP_PRIVATE|mmap.MAP_ANONYMOUS)
+    try: m.madvise(mmap.MADV_HUGEPAGE)
+    except OSError: pass # a kernel without them
+    return torch.frombuffer(m, dtype=torch.uint8)
 
-def _copied_grad(g, device): return _copied(g, device) if g.is_sparse or g.count_nonzero() else partial(torch.zeros_like, g)
+def _stride(t): return t.stride() if t.is_contiguous() else torch.empty_like(t, device='meta').stride()
+
+def _places(ts, device):
+    "Tensors like `ts` to copy them to: those on the CPU are parts of one buffer"
+    ns = [-(-t.numel()*t.element_size()//64)*64 if (device or t.device.type)=='cpu' else 0 for t in ts]
+    buf,at,res = _buffer(sum(ns)),0,[]
+    for t,n in zip(ts,ns):
+        res.append(buf[at:at+n].view(t.dtype).as_strided(t.shape, _stride(t), at//t.element_size()) if n else torch.empty_like(t, device=device))
+        at += n
+    return res
+
+def _plain(t): return t.layout==torch.strided and not t.is_quantized
+def _sort_of(t): return t.shape,t.dtype,t.device,_stride(t)
 
 def _same_storage(a, b): return a.layout==b.layout==torch.strided and a.data_ptr()==b.data_ptr() and a.shape==b.shape and a.dtype==b.dtype
 
@@ -70,16 +85,22 @@ class Snapshot:
     "A copy of everything that `roots` hold; `restore` puts it back into the same objects, as often as it is called"
     def __init__(self,
         *roots, # Tensors, modules, optimizers, callbacks, generators, and containers of them
-        device=None # Hold the copies there (say `'cpu'`); by default beside the originals
+        device=None, # Hold the copies there (say `'cpu'`); by default beside the originals
+        reuse=None # A `Snapshot` that is no longer needed: its memory is taken if it fits
     ):
-        self.device,self.undo,self.seen,self.packages = device,[],{},{'fastai','fastai_anneal'}
-        for o in roots: self.add(o)
+        self.device,self.undo,self.seen,self.packages = device and str(device),[],{},{'fastai','fastai_anneal'}
+        self.found,self.tensors,self.to,self.copies,self.zeros = [],[],[],[],[]
+        for o in roots: self._walk(o)
+        self._copy(reuse)
 
     def add(self, o):
         "Keep `o` too, with all that it holds"
+        self._walk(o); self._copy()
+
+    def _walk(self, o):
         if isinstance(o, _opaque) or id(o) in self.seen: return
         self.seen[id(o)] = o # alive, so that nothing else can get its `id`
-        if   isinstance(o, Tensor):                                    self._tensor(o)
+        if   isinstance(o, Tensor):                                    self.found.append((o, o.data, o.grad if o.is_leaf else None, o.requires_grad))
         elif isinstance(o, np.ndarray):                                self._array(o)
         elif isinstance(o, random.Random):                             self.undo.append(partial(o.setstate, o.getstate()))
         elif isinstance(o, torch.Generator):                           self.undo.append(partial(o.set_state, o.get_state()))
@@ -90,26 +111,45 @@ class Snapshot:
         elif isinstance(o, MutableMapping):                            self._mapping(o)
         elif isinstance(o, _kinds) or _package(o) in self.packages:    self._object(o)
 
+    def _copy(self, reuse=None):
+        "Copy the tensors that were found, all at once; gradients that are zero only need to be so again"
+        new,self.found = self.found,[]
+        grads = [g.data for _,_,g,_ in new if g is not None]
+        full = [g.is_sparse or bool(g.count_nonzero()) for g in grads]
+        self.zeros += [g for g,f in zip(grads,full) if not f]
+        ts = [d for _,d,_,_ in new]+[g for g,f in zip(grads,full) if f]
+        for t in ts:
+            if not _plain(t): self.undo.append(partial(t.copy_, t.clone()))
+        ts = [t for t in ts if _plain(t)]
+        places = reuse._give(ts, self.device) if reuse is not None else None
+        if places is None: places = _places(ts, self.device)
+        self.tensors += new; self.to += ts; self.copies += places
+        with torch.no_grad():
+            if ts: torch._foreach_copy_(places, ts)
+
+    def _give(self, ts, device):
+        "Hand over the memory for copies of `ts`, if it is just the right one; nothing can be restored from here any more"
+        res,self.to,self.copies = self.copies,[],[]
+        return res if self.device==device and [_sort_of(t) for t in res]==[(t.shape, t.dtype, torch.device(device or t.device), _stride(t)) for t in ts] else None
+
+    @property
+    def nbytes(self):
+        "Memory that the copies of tensors take"
+        return sum(t.numel()*t.element_size() for t in self.copies)
+
     def restore(self):
         "Put everything back, into the very same objects"
         with torch.no_grad():
             for f in self.undo: f()
+            for t,data,grad,rg in self.tensors:
+                if not _same_storage(t.data, data): t.data = data
+                if t.is_leaf: t.grad = grad
+                if t.is_leaf and t.requires_grad != rg: t.requires_grad_(rg)
+            if self.to: torch._foreach_copy_(self.to, self.copies)
+            if self.zeros: torch._foreach_zero_(self.zeros)
 
     def _items(self, os):
-        for o in os: self.add(o)
-
-    def _tensor(self, t):
-        data,values = t.data,_copied(t, self.device)
-        grad,leaf = (t.grad if t.is_leaf else None),t.is_leaf
-        gvalues,rg = (None if grad is None else _copied_grad(grad, self.device)),t.requires_grad
-        def _undo():
-            if not _same_storage(t.data, data): t.data = data
-            t.data.copy_(values())
-            if not leaf: return
-            t.grad = grad
-            if grad is not None: grad.data.copy_(gvalues())
-            if t.requires_grad != rg: t.requires_grad_(rg)
-        self.undo.append(_undo)
+        for o in os: self._walk(o)
 
     def _array(self, a):
         if a.dtype.hasobject: self._items(a.ravel())

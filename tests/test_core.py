@@ -183,14 +183,30 @@ def test_zero_grads_cost_no_copy():
     m = nn.Linear(1000,1000)
     m(torch.ones(1,1000)).sum().backward()
     m.zero_grad(set_to_none=False)
-    copies = []
-    import fastai_anneal.core as core
-    old = core._copied
-    core._copied = lambda t,d: copies.append(t.numel()) or old(t,d)
-    try: snap = Snapshot(m)
-    finally: core._copied = old
-    assert sum(copies)==1000*1000+1000
+    snap = Snapshot(m)
+    assert snap.nbytes==4*(1000*1000+1000)
     m.weight.grad.fill_(3.); snap.restore(); assert m.weight.grad.abs().sum()==0
+
+def test_memory_is_used_again():
+    m = nn.Sequential(nn.Conv2d(3,256,3), nn.Conv2d(256,600,3).to(memory_format=torch.channels_last), nn.BatchNorm2d(600), nn.Linear(2,2).to(torch.bfloat16))
+    m.register_buffer('odd', torch.arange(12.).reshape(3,4)[:,::2], persistent=False)
+    snap = Snapshot(m); ptrs = [t.data_ptr() for t in snap.copies]
+    for p in m.parameters(): p.data.add_(1)
+    new = [t.clone() for t in (*m.parameters(), *m.buffers())]
+    snap = Snapshot(m, reuse=snap)
+    assert [t.data_ptr() for t in snap.copies]==ptrs
+    for t in (*m.parameters(), *m.buffers()): t.data.zero_()
+    snap.restore()
+    assert all(torch.equal(a,b) for a,b in zip(new, (*m.parameters(), *m.buffers())))
+    m.extra = nn.Linear(2,2)
+    other = Snapshot(m, reuse=snap)
+    assert len(other.copies)==len(ptrs)+2 and not snap.copies
+
+def test_sparse_gradients_and_none():
+    e = nn.Embedding(5,2,sparse=True); e(tensor([1,3])).sum().backward(); l = nn.Linear(2,2)
+    snap,g = Snapshot(e, l),e.weight.grad.to_dense().clone()
+    e.weight.grad = None; l(torch.ones(1,2)).sum().backward(); snap.restore()
+    assert torch.equal(e.weight.grad.to_dense(), g) and l.weight.grad is None
 
 def test_copies_can_live_elsewhere():
     m = nn.Linear(2,2)

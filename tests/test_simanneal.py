@@ -11,6 +11,7 @@ from fastai.callback.mixup import MixUp
 from fastai_anneal.core import *
 from fastai_anneal.anneal import *
 from fastai_anneal.simanneal import *
+from fastai_anneal.simanneal import _screen_cost
 
 for _n in [n for n in globals() if n.startswith("test")]: del globals()[_n]
 LR = {'lr': LogFloat(1e-4,1)}
@@ -79,8 +80,8 @@ def test_accepting_all_keeps_the_candidates_books():
     assert len(l.recorder.losses)==len(l.recorder.lrs)==len(sa.log['lr'])==2*len(l.dls.train)
     np.testing.assert_allclose(l.recorder.lrs, sa.log['lr'])
     ok = sa.history[np.isfinite(sa.history.value)]
-    assert ok.accepted.all()
-    assert sa.log['lr'][0]==pytest.approx(ok[ok.batch==0].lr.iloc[-1])
+    assert ok[ok.stage=="round"].accepted.all() and (ok.stage=="refine").sum()>ok.accepted[ok.stage=="refine"].sum()>0
+    assert sa.log['lr'][0]==pytest.approx(ok[ok.accepted & (ok.batch==0)].lr.iloc[-1])
 
 @pytest.mark.parametrize('hps,msg', [
     ({'lrr': LogFloat(1e-4,1)}, "did you mean 'lr'"), ({'lr': .1}, 'not a space'), ({'lr': Vector(3)}, 'Vector'),
@@ -199,7 +200,7 @@ def test_monitor(monitor):
 def test_user_target():
     drop = HP('drop', Float(0,.8), get=lambda l: l.model[3].p, set=lambda l,v: setattr(l.model[3], 'p', v))
     l,sa = learner(dropout=.5),SimAnnealHP({**LR, 'drop': drop}, seed=0)
-    fit(l, 3, cbs=sa)
+    fit(l, 5, cbs=sa)
     assert l.model[3].p==.5 and sa.history['drop'].nunique()>2 and len(set(sa.log['drop']))>1
 
 class Seen(Callback):
@@ -217,8 +218,8 @@ def test_named_targets(name, f, kw, cbs):
     if name=='label_smoothing': l.loss_func = CrossEntropyLossFlat(label_smoothing=.3)
     Seen.all = set()
     with l.added_cbs(cbs):
-        before = float(f(l)); fit(l, 2, cbs=[sa, Seen(f)])
-        assert len(Seen.all)>3 and float(f(l))==before
+        before = float(f(l)); fit(l, 5, cbs=[sa, Seen(f)])
+        assert len(Seen.all)>2 and float(f(l))==before
 
 @pytest.mark.parametrize('name', ['dropout','label_smoothing','mixup','model.9.p','drop'])
 def test_missing_targets(name):
@@ -249,6 +250,111 @@ def test_plan_never_exceeds_its_budget():
                 for b in (.1,.5,1.):
                     for n_try in (1,4):
                         p = plan_rounds(n_ep, n_it, ev, n_try, b)
-                        assert sum(s*k for _,s,k in p)<=b*n_ep*n_it
+                        assert sum(_screen_cost(s,n_try) if b0==0 and k==2*n_try else s*k for b0,s,k in p)<=b*n_ep*n_it+1e-9
                         assert all(b0%n_it+s<=n_it for b0,s,_ in p)
                         assert all(a[0]+a[1]<=c[0] for a,c in zip(p,p[1:])), p
+
+def test_groups_and_multipliers():
+    sp = lambda m: [list(m[0].parameters())+list(m[1].parameters()), list(m[4].parameters())]
+    hps = [HP('lr', LogFloat(.1,10), mult=True), HP('wd', LogFloat(1e-4,.1), group=0), HP('mom', Float(.5,.95), group=1)]
+    l,sa,seen = learner(splitter=sp, wd=.05),SimAnnealHP(hps, seed=0, accept=always),[]
+    class Look(Callback):
+        order = 71
+        def before_step(self): seen.append([(h['lr'],h['wd'],h['mom']) for h in self.opt.hypers])
+    l.fit(5, slice(1e-3,1e-2), cbs=[sa, Look])
+    assert {'lr','wd[0]','mom[1]'}<=set(sa.history) and sa.ref0=={'lr':1., 'wd[0]':.05, 'mom[1]':.9}
+    assert {round(b[0]/a[0], 6) for a,b in seen}=={10.}
+    assert {b[1] for _,b in seen}=={.05} and len({a[1] for a,_ in seen})>1
+    assert {a[2] for a,_ in seen}=={.9} and len({b[2] for _,b in seen})>1
+    assert [h['wd'] for h in l.opt.hypers]==[.05,.05]
+
+@pytest.mark.parametrize('hp,msg', [(HP('lr', LogFloat(.1,1), group=5), 'no parameter group 5'), (HP('dropout', Float(0,1), group=0), 'only these have'),
+                                    (HP('batch_tfms', Float(0,2)), 'no random batch transform')])
+def test_bad_groups(hp, msg):
+    with pytest.raises(ValueError, match=msg): fit(learner(dropout=.1), cbs=SimAnnealHP([hp]))
+
+def test_dropout_layers_keep_their_ratio():
+    l = learner(dropout=.4); l.model[2] = nn.Sequential(nn.ReLU(), nn.Dropout(.1))
+    sa,seen = SimAnnealHP({'dropout': Float(.1,.8)}, seed=0, accept=always),set()
+    class Look(Callback):
+        order = 71
+        def before_batch(self): seen.add((self.model[2][1].p, self.model[3].p))
+    fit(l, 4, cbs=[sa, Look])
+    assert len(seen)>1 and {round(b/a, 6) for a,b in seen}=={4.} and (l.model[2][1].p,l.model[3].p)==(.1,.4)
+
+def test_batch_transforms_are_drawn_anew():
+    from fastai.vision.augment import Brightness,Rotate
+    from fastai.torch_core import TensorImage
+    def mk(**kw):
+        set_seed(0)
+        y = torch.randint(0, 2, (160,)); x = torch.rand(160,3,8,8)*.2+y[:,None,None,None]*.3
+        ds = lambda a,b: [(TensorImage(x[i]), y[i]) for i in range(a,b)]
+        mkdl = lambda d,s: DataLoader(d, bs=16, shuffle=s, after_batch=Pipeline([Brightness(.4, p=1.), Rotate(20., p=1.)]) if s else None)
+        l = Learner(DataLoaders(mkdl(ds(0,128),True), mkdl(ds(128,160),False)), nn.Sequential(nn.Flatten(), nn.Linear(192,2)), loss_func=CrossEntropyLossFlat(), opt_func=SGD, lr=.01)
+        l.remove_cb(l.progress); l.logger = noop
+        return l
+    a = fit(mk(), 4); b = mk()
+    fs = b.dls.train.after_batch.fs
+    strong = lambda: (next(f for f in fs if isinstance(f, Brightness)).fs[0].max_lighting, next(f for f in fs if isinstance(f, Rotate)).aff_fs[0].keywords['max_deg'])
+    sa = SimAnnealHP({'batch_tfms': Float(0,2)}, accept=never, seed=0); fit(b, 4, cbs=sa)
+    assert torch.equal(weights(a), weights(b)) and len(sa.history) and sa.history.change.abs().max()>0
+    assert strong()==(.4,20.)
+    seen = set()
+    class Look(Callback):
+        order = 71
+        def after_batch(self): seen.add(strong())
+    sa.accept = always; fit(b, 4, cbs=[sa, Look])
+    assert len(seen)>1 and strong()==(.4,20.)
+
+@pytest.mark.parametrize('monitor', ['valid_loss','accuracy'])
+def test_held_out_items_are_never_judged_by(monitor):
+    sa,l = SimAnnealHP(LR, seed=0, holdout=.6, monitor=monitor),learner()
+    judged = []
+    hold = sa._hold_valid
+    def spy(): hold(); judged.extend(b[0] for b in sa.valid)
+    sa._hold_valid = spy
+    fit(l, 3, cbs=sa)
+    x,y = zip(*l.dls.valid.dataset); x,y = torch.stack(x),torch.stack(y)
+    j = torch.cat(judged)
+    used = (x[:,None]==j[None]).all(-1).any(-1)
+    assert used.sum()==40==len(j) and len(sa.scores)==3
+    l.model.eval()
+    with torch.no_grad(): p = l.model(x[~used])
+    want = F.cross_entropy(p, y[~used]).item() if monitor=='valid_loss' else (p.argmax(1)==y[~used]).float().mean().item()
+    assert sa.score==pytest.approx(want, rel=1e-5)
+    with pytest.raises(ValueError, match='holdout=1'): SimAnnealHP(LR, holdout=1)
+
+@pytest.mark.parametrize('at', [20, 37, 48, 70])
+def test_a_killed_fit_goes_on(at, tmp_path):
+    from fastai_anneal.schedule import Checkpoint
+    def one(kill=None, name='a'):
+        l,sa = learner(path=tmp_path, opt_func=Adam),SimAnnealHP({**LR, 'wd': LogFloat(1e-4,.1)}, seed=0)
+        class Kill(Callback):
+            order = 2000
+            def after_batch(self):
+                if kill and self.training and self.train_iter==kill and not self.learn.sim_anneal_hp.inner: raise RuntimeError('killed')
+        l.fit(6, cbs=[sa, Checkpoint(name), Kill()])
+        return l,sa
+    a,sa = one(name='ref')
+    with pytest.raises(RuntimeError): one(at)
+    b,sb = one()
+    assert torch.equal(weights(a), weights(b))
+    pd.testing.assert_frame_equal(sa.history, sb.history)
+    assert sa.n_trained==sb.n_trained and sa.scores==sb.scores and sa.log==sb.log
+    assert not list(tmp_path.glob('models/*.pth'))
+
+def test_two_generations_on_the_disk(tmp_path):
+    from fastai_anneal.schedule import Checkpoint
+    l,sa = learner(1e-4, path=tmp_path),SimAnnealHP(LR, seed=0, accept=always)
+    fit(l, 4, cbs=[sa, Checkpoint('c', keep=True)])
+    a,b = [torch.load(tmp_path/'models'/f, weights_only=False) for f in ('c.previous.pth','c.pth')]
+    assert (a['epoch'],a['iter'])<(b['epoch'],b['iter'])
+
+def test_divergence_of_all_is_left_out():
+    l = learner(1e-2)
+    class Diverge(Callback):
+        order = 90
+        def after_batch(self):
+            if self.training and 20<self.train_iter<=36: self.model[0].weight.data.fill_(math.nan)
+    fit(l, 5, cbs=[SimAnnealHP(LR, seed=0), Diverge()])
+    assert torch.isfinite(weights(l)).all()
