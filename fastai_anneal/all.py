@@ -4,5 +4,6 @@ from .schedule import *
 from .lr_finder import *
 from .anneal import *
 from .simanneal import *
+from .search import *
 from .learner import *
 from .mnist import *
