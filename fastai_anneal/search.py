@@ -109,12 +109,13 @@ class SearchFile:
         data = b''
         while b := os.pread(self.fd, 1<<20, len(data)): data += b
         lines,end,res = data.split(b'\n'),0,[]
+        if not lines[-1]: lines.pop()
         for i,l in enumerate(lines):
             try:
                 e = json.loads(l) if l.strip() else None
                 if l.strip() and not (isinstance(e, dict) and 'event' in e): raise ValueError
             except ValueError:
-                if i<len(lines)-2 or any(o.strip() for o in lines[i+1:]): raise SearchError(f"{self.path}, line {i+1}: this is not an event of a search: {l[:60]!r}. Repair or remove it") from None
+                if i<len(lines)-1: raise SearchError(f"{self.path}, line {i+1}: this is not an event of a search: {l[:60]!r}. Repair or remove it") from None
                 break # the last line is torn
             if e: res.append(e)
             end += len(l)+1
@@ -316,8 +317,7 @@ class _Engine:
         "The numbers of the trials that repeat others"
         r = int(self.repeat*n)
         late = -(-r//2)
-        along = [round(n*(.4+.5*(i+1)/(r-late+1))) for i in range(r-late)]
-        return set(along)|set(range(n-late, n))
+        return set(range(n-late, n))|{int(o) for o in np.linspace(.4*n, n-late, r-late+1)[:-1]}
 
     def extend(self, n_trials):
         "Go on to `n_trials`, more or less than was planned"
