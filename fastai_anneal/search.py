@@ -907,7 +907,7 @@ def anneal_search(
     settings = dict(version=1, metric=metric, minimize=bool(minimize), n_epoch=n_epoch, seed=int.from_bytes(os.urandom(4), 'big') if seed is None else int(seed),
                     sched=sched if isinstance(sched, (str,type(None))) else [type(c).__name__ for c in L(sched)], early=early, audit=audit, repeat=repeat, warm=bool(warm),
                     max_params=max_params, start=_plain(start), space=_plain(spec), annealer=_plain(kwargs))
-    if n_cand: kwargs.setdefault('n_init', max(n_cand, min(5, n_trials//10)))
+    if start is None and not _has_own(spec): kwargs.setdefault('n_init', max(n_cand, min(5, n_trials//4), 1))
     journal,settings = _open(storage, settings, n_trials, seed)
     try:
         n0 = journal.events[0]['n_trials'] if journal and journal.events else n_trials
