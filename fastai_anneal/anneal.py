@@ -5,12 +5,14 @@
 # %% auto #0
 __all__ = ['Dim', 'Float', 'LogFloat', 'Int', 'LogInt', 'Categorical', 'Bool', 'Vector', 'Space', 'Temp', 'Geometric', 'LinearT',
            'PowSpace', 'LogarithmicT', 'CauchyT', 'Reheat', 'AdaptiveT', 'metropolis', 'threshold', 'penalty',
-           'accept_prob', 'reflect', 'Gaussian', 'Tsallis', 'Cauchy', 'metropolis_walk', 'Annealer', 'anneal']
+           'accept_prob', 'reflect', 'clip', 'Gaussian', 'Tsallis', 'Cauchy', 'metropolis_walk', 'move_all', 'move_one',
+           'fit_bowl', 'bowl_size', 'move_bowl', 'neighbour', 'Annealer', 'swap_prob', 'tempered_walk', 'posterior',
+           'gp_features', 'normal_scores', 'GP', 'expected_improvement', 'screened', 'anneal']
 
 # %% ../nbs/03_anneal.ipynb #306207f0
-import bisect,json,math,numbers,warnings
+import bisect,functools,json,math,numbers
 from copy import deepcopy
-from operator import itemgetter
+from operator import attrgetter
 import numpy as np,pandas as pd
 
 from fastcore.basics import *
@@ -175,9 +177,10 @@ class Space:
         self._lay(spec, '', ())
         self.n = len(self.dims)
         self.cat = np.array([isinstance(d, Categorical) and not d.ordered for d in self.dims], dtype=bool)
-        self.ks = np.array([d.k or 0 for d in self.dims])
+        self.ks = np.array([d.k or 0 for d in self.dims], dtype=int)
+        self.cats,self.nums = np.flatnonzero(self.cat).tolist(),np.flatnonzero(~self.cat)
         self.has_cat,self.has_cond,self.all = bool(self.cat.any()),any(self.conds),np.ones(self.n, dtype=bool)
-        self.discrete = self.n>0 and self.flat and all(d.k or isinstance(d, LogInt) for d in self.dims)
+        self.discrete = self.n>0 and all(d.k or isinstance(d, LogInt) for d in self.dims)
 
     def _lay(self, s, name, cond):
         if isinstance(s, Vector):
@@ -249,6 +252,10 @@ class Space:
                 if k not in known: raise ValueError(f"the space has no {k!r}; it has {', '.join(sorted(known))}")
         self.unit(v)
         return v
+
+    def key(self, u):
+        "What makes two points of a discrete space the same"
+        return tuple((min(int(x*d.k), d.k-1) if d.k else d.value(x)) if a else None for x,d,a in zip(u.tolist(), self.dims, self.active(u)))
 
     def sample(self, rng): return rng.random(self.n)
     def stratified(self, rng, m):
@@ -411,42 +418,59 @@ def reflect(
     u = np.abs(u)%2
     return np.where(u>1, 2-u, u)
 
+def clip(
+    u:np.ndarray # Coordinates, anywhere
+)->np.ndarray: # In [0,1]
+    "Put what is outside [0,1] on its border"
+    return np.minimum(np.maximum(u, 0.), 1.)
+
+_bounds = dict(reflect=reflect, clip=clip)
+
 class Gaussian:
     "Steps normal in the space's own scale"
+    def __init__(self,
+        bounds:str='reflect' # What leaves [0,1] is mirrored at the border, or put on it (`'clip'`), which is no symmetric proposal
+    ):
+        if bounds not in _bounds: raise ValueError(f"bounds={bounds!r}: it is 'reflect' or 'clip'")
+        self.bounds = bounds
     def step(self, rng, n, width): return rng.standard_normal(n)*width
     def __call__(self,
         space:Space, # Where to walk
         u:np.ndarray, # From where
         rng, # numpy `Generator`
         width, # Standard deviation of a step, one number or one for each coordinate
-        which=None # Coordinates to move, by default all
+        which=None, # Coordinates to move, by default all
+        flip:float=.5 # Probability that a category which may move does
     )->np.ndarray: # The neighbour
         "A neighbour of `u`, as likely as `u` is a neighbour of it"
         d = self.step(rng, space.n, width)
         if which is not None: d = d*which
-        r = reflect(u+d)
-        if space.has_cat:
-            for i in np.flatnonzero(space.cat):
-                k = space.ks[i]; j = min(int(u[i]*k), k-1)
-                move = (which is None or which[i]) and rng.random()<.5
-                r[i] = ((j+1+int(rng.random()*(k-1)))%k+.5)/k if move else u[i]
+        r = _bounds[self.bounds](u+d)
+        for i in space.cats: r[i] = _another(u[i], space.ks[i], rng) if (which is None or which[i]) and rng.random()<flip else u[i]
         return r
-    def __repr__(self): return f'{type(self).__name__}()'
+    def __repr__(self): return f"{type(self).__name__}({'' if self.bounds=='reflect' else repr(self.bounds)})"
+
+def _another(x, k, rng):
+    "The middle of another one of `k` cells than that of `x`"
+    return ((min(int(x*k), k-1)+1+int(rng.random()*(k-1)))%k+.5)/k
 
 # %% ../nbs/03_anneal.ipynb #33afff23
 class Tsallis(Gaussian):
     "Steps of Tsallis' visiting distribution, which is Student's t: `q` near 1 is Gaussian, 2 is Cauchy, towards 3 ever longer jumps"
     def __init__(self,
-        q:float=2.6 # From 1 to 3 (neither)
+        q:float=2.6, # From 1 to 3 (neither)
+        bounds:str='reflect' # As for `Gaussian`
     ):
         if not (_real(q) and 1<q<3): raise ValueError(f"Tsallis({q!r}): q is between 1 and 3")
-        self.q = q
+        super().__init__(bounds); self.q = q
     def step(self, rng, n, width): return rng.standard_t((3-self.q)/(self.q-1), n)*width
     def __repr__(self): return f'Tsallis({self.q})'
 
 class Cauchy(Tsallis):
     "Mostly small steps, and now and then one across the whole space"
-    def __init__(self): super().__init__(2.)
+    def __init__(self,
+        bounds:str='reflect' # As for `Gaussian`
+    ): super().__init__(2., bounds)
     def __repr__(self): return 'Cauchy()'
 
 # %% ../nbs/03_anneal.ipynb #54153e9d
@@ -470,92 +494,241 @@ def metropolis_walk(
         res.append(v)
     return res
 
+# %% ../nbs/03_anneal.ipynb #5102558e
+def move_all(
+    space, # `Space`
+    u, # Coordinates of the current state
+    rng, # numpy `Generator`
+    width:float, # Length of a step, as a share of the range
+    propose=Gaussian(), # The distribution of steps
+    flip:float=.5 # Probability of a category to change
+)->np.ndarray: # Coordinates of the neighbour
+    "A step in all coordinates at once, of `width` in all, be they many or few"
+    act = space.active(u)
+    return propose(space, u, rng, width/math.sqrt(max(1, act.sum())), None if act.all() else act, flip)
+
+def move_one(
+    space, # `Space`
+    u, # Coordinates of the current state
+    rng, # numpy `Generator`
+    width:float, # The smallest step worth trying, as a share of the range
+    far:float=.7 # The largest
+)->np.ndarray: # Coordinates of the neighbour
+    "A step in one coordinate only, every order of magnitude from `width` to `far` as likely; a category changes"
+    on = np.flatnonzero(space.active(u)); i = on[int(rng.random()*len(on))]
+    r,k = u.copy(),space.ks[i]
+    if space.cat[i]: r[i] = _another(u[i], k, rng); return r
+    d = max(far*(min(max(width, 1e-4), far)/far)**rng.random(), 1/k if k else 0.)
+    r[i] = _mirror(u[i]+(d if rng.random()<.5 else -d))
+    return r
+
+def _mirror(x): x = abs(x)%2; return 2-x if x>1 else x
+
+# %% ../nbs/03_anneal.ipynb #95a5b23d
+def fit_bowl(
+    us:np.ndarray, # Points, best first
+    es:np.ndarray # Their energies
+)->tuple: # Origin, scale and axes of the bowl's own coordinates, there the curvatures and the slopes
+    "The parabola of least squares through the points: with all cross terms if they are enough, else with none"
+    m,n = us.shape
+    o,s = us[0],np.maximum(us.std(0), 1e-9)
+    x,y = (us-o)/s,(es-es[0])/max(es[-1]-es[0], 1e-300)
+    full = m>=1.3*_terms(n)
+    i,j = _pairs(n) if full else (np.arange(n),)*2
+    A = np.concatenate([np.ones((m,1)), x, x[:,i]*x[:,j]], 1)
+    M = A.T@A; M.flat[::len(M)+1] += 1e-6*m
+    b = np.linalg.solve(M, A.T@y)
+    H = np.zeros((n,n)); H[i,j] = b[1+n:]
+    h,V = np.linalg.eigh(H+H.T)
+    return o,s,V,h,V.T@b[1:1+n]
+
+def _terms(n): return (n+1)*(n+2)//2
+@functools.lru_cache
+def _pairs(n): return np.triu_indices(n)
+
+def bowl_size(
+    n:int, # Coordinates
+    m:int # Points there are
+)->int: # How many of the best
+    "Points that `fit_bowl` wants: half as many again as it has numbers to find"
+    p = _terms(n) if m>=1.3*_terms(n) else 1+2*n
+    return min(m, int(1.5*p)+2)
+
+def move_bowl(
+    space, # `Space`
+    us:np.ndarray, # The best points so far, best first, `bowl_size` of them
+    es:np.ndarray, # Their energies
+    rng, # numpy `Generator`
+    width:float=1. # How far it may go, in spreads of the points
+)->np.ndarray: # Coordinates of the neighbour
+    "To the bottom of the bowl that the best points lie in, with some noise; uphill in curvature or too far away: to the edge of trust"
+    c = space.nums
+    o,s,V,h,g = fit_bowl(us[:,c], es)
+    z = -g/np.maximum(np.abs(h), 1e-4)
+    z *= min(1., width*math.sqrt(len(z))/max(math.sqrt(z@z), 1e-300))
+    r = us[0].copy()
+    r[c] = reflect(o+s*(V@z+rng.standard_normal(len(z))*(.05*width*rng.random())))
+    return r
+
+_moves,_bowl_max = ('all','one','bowl'),20
+def neighbour(
+    space, # `Space`
+    u, # Coordinates of the current state
+    rng, # numpy `Generator`
+    move:str='all', # Kind of proposal: `'all'`, `'one'` or `'bowl'`
+    width:float=.2, # Width of a step, as a share of the range
+    scale:float=1., # By what success has changed it
+    flip:float=.5, # Probability of a category to change
+    best=None, # For `'bowl'`: function that gives the `n` best points, best first, and their energies; `None` for how many there are
+    propose=None # For `'all'`: distribution of the steps
+)->np.ndarray: # Coordinates of the neighbour
+    "One proposal"
+    if move=='one': return move_one(space, u, rng, width*scale)
+    if move=='bowl' and best is not None and (m := best(None))>=space.n+2 and 0<len(space.nums)<=_bowl_max:
+        return move_bowl(space, *best(bowl_size(len(space.nums), m)), rng, scale)
+    return move_all(space, u, rng, width, propose or Gaussian(), flip)
+
 # %% ../nbs/03_anneal.ipynb #b7bc97f3
-_elite = 40
+_cols = ['i','energy','se','temp','p','accepted','current','best','chain','move','of']
+
 class Annealer:
     "Simulated annealing of `n_iter` evaluations by `ask` and `tell`"
     def __init__(self,
         space, # `Space`, a `Dim`, a dict of them, or a state of your own with a method `propose(rng, width)` that returns a neighbour
         n_iter:int, # Evaluations there will be
         schedule=None, # Temperature: a function of the position in the run such as `Geometric`; start found by itself if it has none
-        propose=None, # Proposal, by default `Gaussian()`
-        accept=metropolis, # Acceptance rule: `metropolis`, `threshold`, `penalty`
+        propose=None, # Distribution of the steps in all coordinates, by default `Gaussian()`
+        accept=penalty, # Acceptance rule: `metropolis`, `threshold`, `penalty` (which is Metropolis for exact energies)
         energy:str='rank', # Compare by `'rank'` among all seen or by `'raw'` value
-        width:tuple=(.2,.02), # Step width at the start and at the end, as a share of the range
-        n_init:int=None, # Latin hypercube points to begin with, by default a tenth, at most 5
+        width:tuple=(.25,.003), # Step width at the start and at the end, as a share of the range
+        n_init:int=None, # Latin hypercube points to begin with, by default a tenth, at most two more than coordinates
         start=None, # A point to begin with
         p0:float=.6, # With a raw energy: probability to take the mean uphill step at the start, fixes the start temperature
-        diff:float=.4, # Share of steps along the difference of two of the best points
-        adapt:bool=True, # Let the width follow success?
-        restart:float=.1, # Go back to the best, and to wide steps, after this share of the run without improvement; 0 for never
+        moves=_moves, # Kinds of proposals: `'all'` coordinates, `'one'` coordinate, `'bowl'`
+        adapt:bool=True, # Prefer kinds of proposals, and widths, that had success?
+        reheat:float=1e-3, # Begin anew, hot, once the best points are within this share of the range; 0 for never
+        n_chains:int=1, # Walks at once, each at a higher temperature than the one before, that exchange their states
+        ladder:float=3., # By which factor
         screen:str=None, # `'gp'`: propose many, and let a Gaussian process choose the one to evaluate
         n_screen:int=200, # How many it chooses from
+        reeval:float=None, # Share of the evaluations, at the end, that repeats the best; by default .2 if energies come with a standard error, else 0
         seed:int=None # Of its own random generator
     ):
-        self.space = _OwnState(space) if hasattr(space, 'propose') else Space(space)
+        own = hasattr(space, 'propose')
+        self.space = sp = _OwnState(space) if own else Space(space)
         if not (_integral(n_iter) and n_iter>0): raise ValueError(f"n_iter={n_iter!r}: the number of evaluations is a whole number above 0")
         if energy not in ('rank','raw'): raise ValueError(f"energy={energy!r}: compare by 'rank' or by 'raw' value")
         if screen not in (None,'gp'): raise ValueError(f"screen={screen!r}: it is 'gp' or None")
-        if screen and not self.space.n: raise ValueError("screen='gp' needs a space of dimensions, not a state with its own `propose`")
-        if n_init is None: n_init = 1 if start is not None else max(1, min(5, n_iter//10))
-        store_attr('n_iter,accept,energy,width,n_init,p0,diff,adapt,restart,screen,n_screen')
+        if screen and own: raise ValueError("screen='gp' needs a space of dimensions, not a state with its own `propose`")
+        if not (_integral(n_chains) and n_chains>0): raise ValueError(f"n_chains={n_chains!r}: the number of walks is a whole number above 0")
+        if not (_real(ladder) and ladder>=1): raise ValueError(f"ladder={ladder!r}: a hotter walk needs a factor of at least 1")
+        if reeval is not None and not (_real(reeval) and 0<=reeval<1): raise ValueError(f"reeval={reeval!r}: a share from 0 to below 1")
+        moves = tuple(L(moves))
+        if not moves or set(moves)-set(_moves): raise ValueError(f"moves={moves!r}: some of {', '.join(map(repr, _moves))}")
+        if n_init is None: n_init = 1 if start is not None or own else max(1, min(sp.n+2, n_iter//10))
+        store_attr('n_iter,accept,energy,width,n_init,p0,adapt,reheat,n_chains,ladder,screen,n_screen,reeval')
         self.schedule = deepcopy(schedule) or (Geometric(.1,.001) if energy=='rank' else Geometric())
         self.propose,self.rng = propose or Gaussian(),np.random.default_rng(seed)
-        self.queue = list(self.space.stratified(self.rng, n_init))
-        if start is not None: self.queue[0] = self.space.unit(self.space.check(start))
-        self.i,self.pending,self.u,self.e,self.se = 0,None,None,math.nan,0.
-        self.best_u,self.best_energy,self.last_best = None,math.inf,0
-        self.sorted,self.elite,self.uphill,self.rows,self.scale = [],[],[],[],1.
+        self.moves = [m for m in moves if m!='bowl' or 0<len(sp.nums)<=_bowl_max]
+        self.score,self.scale = [1.]*len(self.moves),[1.]*len(self.moves)
+        self.queue = list(sp.stratified(self.rng, n_init))
+        if start is not None: self.queue[0] = sp.unit(sp.check(start))
+        self.chains = [NS(u=None, e=math.nan, se=0.) for _ in range(n_chains)]
+        self.us,self.rows,self.seen,self.swaps = [],[],set(),[0,0]
+        self.sorted,self.ranked,self.epoch,self.uphill = [],[],None,[]
+        self.i,self.t0,self.kicks,self.pending,self.noisy = 0,n_init,0,None,False
+        self.best_u,self.best_energy,self.theta = None,math.inf,None
 
     @property
-    def pos(self): return min(1., max(0, self.i-self.n_init)/max(1, self.n_iter-1-self.n_init))
+    def n_walk(self):
+        "Evaluations before the repeats at the end"
+        return self.n_iter-round(((.2 if self.noisy else 0.) if self.reeval is None else self.reeval)*self.n_iter)
+    @property
+    def pos(self): return min(1., max(0, self.i-self.t0)/max(1, self.n_walk-1-self.t0))
     @property
     def temp(self):
-        "The temperature now"
+        "The temperature now, of the coldest chain"
         s = self.schedule
         if getattr(s, 'start', 0) is None: s = s.started(-(sum(self.uphill)/len(self.uphill))/math.log(self.p0) if self.uphill else 1.)
         return float(s(self.pos))
+    def _temps(self): t = self.temp; return [t*self.ladder**j for j in range(self.n_chains)]
 
     def ask(self):
         "The next point to evaluate; asking again before `tell` gives the same"
-        if self.pending is None: self.pending = self.queue.pop(0) if self.queue else self._next()
-        return self.space.value(self.pending)
+        if self.pending is None: self.pending = self._next()
+        return self.space.value(self.pending.u)
 
     def _next(self):
-        sp = self.space
-        if self.u is None: return sp.sample(self.rng)
-        if self.screen and len(self.elite)>=5: return self._screened()
-        for _ in range(4):
-            r = self._neighbour()
-            if not sp.discrete or sp.value(r)!=sp.value(self.u): break
-        return r
+        c = self.i%self.n_chains
+        if self.queue: return NS(u=self.queue.pop(0), chain=c, move='init', of=None)
+        if self.ranked and self.i>=self.n_walk: k = self._incumbent(); return NS(u=self.us[k], chain=c, move='repeat', of=k)
+        if self.i%8==0 and self.reheat and self.space.n: self._reheat()
+        sp,ch = self.space,self.chains[c]
+        for t in range(30):
+            u,m = (sp.sample(self.rng),'init') if ch.u is None or t>=9 else self._proposal(ch.u, c)
+            if not sp.discrete or sp.key(u) not in self.seen: break
+        return NS(u=u, chain=c, move=m, of=None)
 
-    def _neighbour(self):
-        sp,rng,n = self.space,self.rng,self.space.n
-        a,b = self.width
-        w = a*(b/a)**self.pos*(self.scale*math.exp(.5*rng.standard_normal()) if self.adapt else 1.)
-        if n==0: return self.u.propose(rng, w) if isinstance(sp, _OwnState) else self.u
-        if len(self.elite)>=4 and rng.random()<self.diff: return self._along(w)
-        act = sp.active(self.u)
-        which = act & (rng.random(n) < (1/n if rng.random()<.2 else .5))
-        m = which.sum()
-        if not m: on = act.nonzero()[0]; which[on[int(rng.random()*len(on))]] = True
-        return self.propose(sp, self.u, rng, w/math.sqrt(max(m,1)), which)
+    def _proposal(self, u, c):
+        sp,el = self.space,self.elite
+        if self.kicks: self.kicks -= 1; return self._step('all', u, c),'all'
+        if self.screen and len(self.ranked)>=5: return self._screened(u),'gp'
+        if sp.n==0 and not isinstance(sp, _OwnState): return u,'all'
+        k = self._kind()
+        m = self.moves[k] if self.moves and not (self.moves[k]=='bowl' and len(el)<sp.n+2) else 'all'
+        return self._step(m, u, c, self.scale[k]),m
 
-    def _along(self, w):
-        "A step along the difference of two of the best points; a category is taken over from one of them"
-        rng,n = self.rng,self.space.n
-        k = min(len(self.elite), max(4, 2*n))
-        i = int(rng.random()*k); j = (i+1+int(rng.random()*(k-1)))%k
-        p,q = self.elite[i][1],self.elite[j][1]
-        r = reflect(self.u + (p-q)*(.7*rng.standard_normal()) + rng.standard_normal(n)*(.1*w/math.sqrt(n)))
-        return np.where(self.space.cat, p if rng.random()<.3 else self.u, r) if self.space.has_cat else r
+    def _kind(self):
+        "A kind of proposal, those with success more often, each at least now and then"
+        n = len(self.moves)
+        if n<2: return 0
+        if not self.adapt: return int(self.rng.random()*n)
+        x,s = self.rng.random(),sum(self.score)
+        for k in range(n-1):
+            x -= _floor+(1-n*_floor)*self.score[k]/s
+            if x<0: return k
+        return n-1
+
+    def _step(self, move, u, c=0, scale=1.):
+        sp,(a,b) = self.space,self.width
+        w = a*(b/a)**self.pos*self.ladder**(c/2)
+        if isinstance(sp, _OwnState): return u.propose(self.rng, w)
+        if move=='all' and self.adapt: w *= math.exp(.5*self.rng.standard_normal())
+        return neighbour(sp, u, self.rng, move, w, scale, .1+.4*(1-self.pos), self._top, self.propose)
+
+    def _top(self, m):
+        el = self.elite
+        if m is None: return len(el)
+        return np.array([self.us[i] for _,i in el[:m]]),np.array([e for e,_ in el[:m]])
+
+    @property
+    def elite(self): return self.ranked if self.epoch is None else self.epoch
+
+    def _reheat(self):
+        "Once the best points lie together, go elsewhere; come back to the very best for the last part"
+        sp,el = self.space,self.elite
+        if self.i>=_last*self.n_walk:
+            if self.epoch is not None: self._restart(None, self.n_init, 0, .1)
+            return
+        if self.i-self.t0<max(30, 4*sp.n) or len(el)<sp.n+3: return
+        on = sp.active(self.us[el[0][1]])&~sp.cat
+        top = np.array([self.us[i] for _,i in el[:sp.n+3]])[:,on]
+        if on.any() and top.std(0).max()<=self.reheat: self._restart([], self.i, sp.n+2, 1.)
+
+    def _restart(self, epoch, t0, kicks, scale):
+        sp,rng,best = self.space,self.rng,self.us[self.ranked[0][1]]
+        self.epoch,self.t0,self.kicks,self.scale = epoch,t0,kicks,[scale]*len(self.moves)
+        for ch in self.chains:
+            if epoch is None: ch.u,ch.e,ch.se = best,self.ranked[0][0],0.
+            else: ch.u,ch.e,ch.se = move_all(sp, best, rng, .3*math.sqrt(sp.n)),math.inf,0.
 
     def _rank(self, e): return bisect.bisect_left(self.sorted, e)/max(1, len(self.sorted))
-    def _prob(self, energy, se, temp):
-        if self.i<self.n_init: return float(energy<self.e or math.isnan(self.e) and energy<math.inf)
-        if self.energy=='raw': return accept_prob(self.accept, energy, self.e, temp, math.hypot(se, self.se))
-        return accept_prob(self.accept, *((self._rank(e) if math.isfinite(e) else e) for e in (energy,self.e)), temp)
+    def _prob(self, e, se, ch, temp):
+        if self.i<self.n_init: return float(e<ch.e or math.isnan(ch.e) and e<math.inf)
+        s = math.hypot(se, ch.se)
+        if self.energy=='raw': return accept_prob(self.accept, e, ch.e, temp, s)
+        if s and math.isfinite(e): s = (self._rank(e+s)-self._rank(e-s))/2
+        return accept_prob(self.accept, *((self._rank(o) if math.isfinite(o) else o) for o in (e,ch.e)), temp, s)
 
     def tell(self,
         energy:float, # What the point asked for has: small is good
@@ -563,54 +736,53 @@ class Annealer:
     )->bool: # Accepted?
         "Take the energy of the point asked for, and move there or stay"
         if self.pending is None: raise ValueError("tell: there is no point to tell about, call `ask` first")
-        energy,u,temp = float(energy),self.pending,self.temp
-        if not math.isnan(energy): bisect.insort(self.sorted, energy)
-        de,walking = energy-self.e,self.i>=self.n_init
-        p = self._prob(energy, se, temp)
-        if de>0 and math.isfinite(de): self.uphill = (self.uphill+[de])[-100:]
+        e,se,(u,c,move,of) = float(energy),float(se),attrgetter('u','chain','move','of')(self.pending)
+        ch,temp = self.chains[c],self.temp*self.ladder**c
+        p = self._prob(e, se, ch, temp) if of is None else 0.
         acc = p>=1 or bool(self.rng.random()<p)
-        if walking and self.adapt: self.scale = min(3., max(.002, self.scale*(1.4 if de<0 else .92)))
-        if walking and hasattr(self.schedule, 'update'): self.schedule.update(self.pos, acc)
-        if math.isfinite(energy): bisect.insort(self.elite, (energy,u), key=itemgetter(0)); del self.elite[_elite:]
-        if acc: self.u,self.e,self.se = u,energy,se
-        if energy<self.best_energy: self.best_u,self.best_energy,self.last_best = u,energy,self.i
-        self.rows.append((self.i, u, energy, se, temp, p, acc, self.e, self.best_energy))
-        self.i,self.pending = self.i+1,None
-        if self.restart and self.best_u is not None and self.i-self.last_best>self.restart*self.n_iter:
-            self.last_best,self.scale = self.i,1.
-            if self.e>self.best_energy: self.u,self.e,self.se = self.best_u,self.best_energy,0.
+        self.noisy |= se>0
+        if of is None: self._learn(e, ch.e, move, acc)
+        if acc: ch.u,ch.e,ch.se = u,e,se
+        self._record(u, e, se, temp, p, acc, ch, c, move, of)
+        if of is None and self.n_chains>1 and c==self.n_chains-1 and self.i>self.n_init: self._exchange()
         return acc
+
+    def _learn(self, e, e0, move, acc):
+        if not math.isnan(e): bisect.insort(self.sorted, e)
+        de = e-e0
+        if de>0 and math.isfinite(de): self.uphill = (self.uphill+[de])[-100:]
+        if self.i<self.n_init: return
+        if hasattr(self.schedule, 'update'): self.schedule.update(self.pos, acc)
+        if not self.adapt or move not in self.moves: return
+        k,r = self.moves.index(move),bisect.bisect_left(self.sorted, e) if math.isfinite(e) else math.inf
+        self.scale[k] = min(4., max(1e-4, self.scale[k]*(1.97 if de<0 else .8)))
+        self.score = [.97*s+.01 for s in self.score]
+        self.score[k] += (r==0)+.3*(r<max(3, .05*len(self.sorted)))
+
+    def _record(self, u, e, se, temp, p, acc, ch, c, move, of):
+        if of is None:
+            if math.isfinite(e):
+                bisect.insort(self.ranked, (e,self.i))
+                if self.epoch is not None: bisect.insort(self.epoch, (e,self.i))
+            if self.space.discrete: self.seen.add(self.space.key(u))
+            if e<self.best_energy: self.best_u,self.best_energy = u,e
+        self.us.append(u); self.rows.append((self.i, e, se, temp, p, acc, ch.e, self.best_energy, c, move, of))
+        if of is not None: self._judge()
+        self.i,self.pending = self.i+1,None
 
     @property
     def best(self): return None if self.best_u is None else self.space.value(self.best_u)
     @property
-    def current(self): return None if self.u is None else self.space.value(self.u)
+    def current(self): return None if self.chains[0].u is None else self.space.value(self.chains[0].u)
     @property
     def history(self):
         "Every evaluation, as a DataFrame"
-        sp = self.space
-        d = pd.DataFrame([r[:1]+r[2:] for r in self.rows], columns=['i','energy','se','temp','p','accepted','current','best'])
-        act = [sp.active(r[1]) for r in self.rows] if sp.names else []
+        sp,d = self.space,pd.DataFrame(self.rows, columns=_cols)
+        d['of'] = d.of.astype('Int64')
+        act = [sp.active(u) for u in self.us] if sp.names else []
         for k,n in enumerate(sp.names):
-            if '[' not in n or n.endswith('[0]'): d[n or 'value'] = [sp.dims[k].value(r[1][k]) if a[k] else None for r,a in zip(self.rows, act)]
+            if '[' not in n or n.endswith('[0]'): d[n or 'value'] = [sp.dims[k].value(u[k]) if a[k] else None for u,a in zip(self.us, act)]
         return d
-
-    def plot(self, axs=None):
-        "Energy, temperature, acceptance and parameters over the evaluations; returns the axes"
-        import matplotlib.pyplot as plt
-        h = self.history
-        ps = [n for n in h.columns[8:] if pd.api.types.is_numeric_dtype(h[n]) and not pd.api.types.is_bool_dtype(h[n])][:8]
-        if axs is None: axs = plt.subplots(3+len(ps), 1, figsize=(8,1.8*(3+len(ps))), sharex=True, layout='constrained')[1]
-        axs[0].plot(h.i, h.energy, '.', alpha=.4, label='evaluated'); axs[0].plot(h.i, h.current, label='current'); axs[0].plot(h.i, h.best, label='best')
-        axs[0].set(ylabel='energy'); axs[0].legend(loc='upper right')
-        axs[1].plot(h.i, h.temp); axs[1].set(ylabel='temperature', yscale='log')
-        axs[2].plot(h.i, h.accepted.astype(float).rolling(max(5, len(h)//20), min_periods=1).mean()); axs[2].set(ylabel='acceptance', ylim=(-.05,1.05))
-        for ax,n in zip(axs[3:],ps):
-            d = self.space.dims[self.space.names.index('' if n=='value' else n)]
-            ax.scatter(h.i, h[n], c=h.accepted.map({True:'C0',False:'.8'}), s=8); ax.set(ylabel=n)
-            if isinstance(d, (LogFloat,LogInt)): ax.set_yscale('log')
-        axs[-1].set_xlabel('evaluation')
-        return axs
 
     def state_dict(self):
         "All that continues the run bit for bit; pickles"
@@ -622,10 +794,135 @@ class Annealer:
         return self
     def __repr__(self): return f'Annealer({self.space.spec!r}, {self.i}/{self.n_iter} evaluations, best energy {self.best_energy:.6g})'
 
+_floor,_last = .05,.85
+
+# %% ../nbs/03_anneal.ipynb #bb807fe0
+def swap_prob(
+    e1:float, # Energy of one walk
+    e2:float, # Of another
+    t1:float, # Temperature of the one
+    t2:float # Of the other
+)->float: # Probability to exchange their states
+    "Metropolis for two walks at once: `exp((1/t1-1/t2)*(e1-e2))`"
+    if math.isnan(e1) or math.isnan(e2): return 0.
+    if min(t1, t2)<=0: return float((e2<e1) if t1<t2 else (e1<e2))
+    x = (1/t1-1/t2)*(e1-e2) if e1!=e2 else 0.
+    return 1. if x>=0 else math.exp(x)
+
+def tempered_walk(
+    energy, # Function of a value of the space
+    space, # A `Dim` or `Space`
+    temps, # The temperatures, one for each walk
+    n:int, # Steps of each
+    propose=None, # By default `Gaussian()`
+    width:float=.3, # Of a step
+    accept=metropolis, # Acceptance rule
+    swap=swap_prob, # Rule to exchange
+    seed:int=None # Of its own random generator
+)->list: # For each temperature the `n` values
+    "Replica exchange (parallel tempering): walks at constant temperatures whose neighbours exchange states after each step"
+    space,propose,rng = Space(space),propose or Gaussian(),np.random.default_rng(seed)
+    us = [space.sample(rng) for _ in temps]; es = [energy(space.value(u)) for u in us]; res = [[] for _ in temps]
+    for t in range(n):
+        for k,temp in enumerate(temps):
+            u = propose(space, us[k], rng, width); e = energy(space.value(u))
+            if rng.random()<accept_prob(accept, e, es[k], temp): us[k],es[k] = u,e
+        for k in range(t%2, len(temps)-1, 2):
+            if rng.random()<swap(es[k], es[k+1], temps[k], temps[k+1]): us[k:k+2],es[k:k+2] = us[k:k+2][::-1],es[k:k+2][::-1]
+        for r,u in zip(res, us): r.append(space.value(u))
+    return res
+
+@patch
+def _exchange(self:Annealer):
+    ts,chs = self._temps(),self.chains
+    val = (lambda e: e) if self.energy=='raw' else lambda e: self._rank(e) if math.isfinite(e) else e
+    for k in range(self.i//self.n_chains%2, self.n_chains-1, 2):
+        done = self.rng.random()<swap_prob(val(chs[k].e), val(chs[k+1].e), ts[k], ts[k+1])
+        if done: chs[k],chs[k+1] = chs[k+1],chs[k]
+        self.swaps = [self.swaps[0]+done, self.swaps[1]+1]
+
+# %% ../nbs/03_anneal.ipynb #f23978b7
+def posterior(
+    ms, # Means of what was measured at some points
+    vs, # Their variances (squared standard errors)
+    mean:float, # Of the true values of all such points
+    var:float # Their variance
+)->tuple: # Means and variances of the true values
+    "What to believe of normal measurements of normally distributed values: they shrink towards the mean, the less certain the more"
+    ms,vs = np.asarray(ms, float),np.asarray(vs, float)
+    w = var/np.maximum(var+vs, 1e-300)
+    return mean+w*(ms-mean),w*vs
+
+@patch
+def _beliefs(self:Annealer):
+    "Of the best points: index, posterior mean and variance"
+    obs = {}
+    for r in self.rows:
+        if r[10] is not None: obs.setdefault(r[10], []).append(r)
+    n = max(3, round(math.sqrt(len(self.ranked))))
+    ks = [i for _,i in self.ranked[:n]]
+    es = [[self.rows[k][1]]+[r[1] if math.isfinite(r[1]) else math.inf for r in obs.get(k, [])] for k in ks]
+    rep = [np.var(e, ddof=1) for e in es if len(e)>1 and np.isfinite(e).all()]
+    half = np.array([e for e,_ in self.ranked[:max(n, len(self.ranked)//2)]])
+    noise = float(np.mean(rep)) if rep else half.var()/2 # until something is known, half of what is seen
+    var = [[(s if s>0 else math.sqrt(noise))**2 for s in [self.rows[k][2]]+[r[2] for r in obs.get(k, [])]] for k in ks]
+    with np.errstate(invalid='ignore'): ms = [float(np.average(e, weights=1/np.maximum(v, 1e-300))) for e,v in zip(es, var)]
+    vs = [1/sum(1/max(o, 1e-300) for o in v) for v in var]
+    v0 = float(np.mean([v[0] for v in var]))
+    m,v = posterior(ms, vs, half.mean(), max(half.var()-v0, .1*half.var(), 1e-300))
+    return ks,np.nan_to_num(m, nan=math.inf, posinf=math.inf),v
+
+@patch
+def _incumbent(self:Annealer):
+    "The point that may still be the best one: low in mean less standard deviation"
+    ks,m,v = self._beliefs()
+    return ks[int(np.argmin(m-np.sqrt(v)))]
+
+@patch
+def _judge(self:Annealer):
+    "The winner is the lowest posterior mean, not the luckiest draw"
+    ks,m,v = self._beliefs(); k = int(np.argmin(m))
+    if math.isfinite(m[k]): self.best_u,self.best_energy = self.us[ks[k]],float(m[k])
+
+# %% ../nbs/03_anneal.ipynb #e4ed94c6
+@patch
+def acceptance(self:Annealer,
+    bins:int=10 # Ranges of temperature, of equal width on a logarithmic scale
+)->pd.DataFrame: # From hot to cold: mean `temp`, steps `n`, `accepted` share, uphill steps `n_up`, share of them accepted `accepted_up`
+    "Acceptance by temperature"
+    h = self.history; h = h[(h.i>=self.n_init)&(h.move!='repeat')&(h.temp>0)]
+    if not len(h): return pd.DataFrame(columns=['temp','n','accepted','n_up','accepted_up'])
+    t = np.log(h.temp); b = np.minimum(((t-t.min())/max(t.max()-t.min(), 1e-12)*bins).astype(int), bins-1)
+    h = h.assign(up=h.p<1).groupby(b, sort=True)
+    r = pd.DataFrame(dict(temp=h.temp.mean(), n=h.size(), accepted=h.accepted.mean(), n_up=h.up.sum(), accepted_up=h.apply(lambda d: d.accepted[d.up].mean())))
+    return r[::-1].reset_index(drop=True)
+
+@patch
+def plot(self:Annealer,
+    axs=None # Axes, as many as there are plots: three and one for each of the first 8 numeric parameters
+):
+    "Energy, temperature, acceptance and parameters over the evaluations; returns the axes"
+    import matplotlib.pyplot as plt
+    h,num = self.history,pd.api.types
+    ps = [n for n in h.columns[len(_cols):] if num.is_numeric_dtype(h[n]) and not num.is_bool_dtype(h[n])][:8]
+    if axs is None: axs = plt.subplots(3+len(ps), 1, figsize=(8,1.8*(3+len(ps))), sharex=True, layout='constrained')[1]
+    axs[0].plot(h.i, h.energy, '.', alpha=.4, label='evaluated'); axs[0].plot(h.i, h.current, label='current'); axs[0].plot(h.i, h.best, label='best')
+    axs[0].set(ylabel='energy'); axs[0].legend(loc='upper right')
+    for c,d in h.groupby('chain'): axs[1].plot(d.i, d.temp, label=f'chain {c}')
+    axs[1].set(ylabel='temperature', yscale='log')
+    if self.n_chains>1: axs[1].legend(loc='lower left')
+    axs[2].plot(h.i, h.accepted.astype(float).rolling(max(5, len(h)//20), min_periods=1).mean()); axs[2].set(ylabel='acceptance', ylim=(-.05,1.05))
+    for ax,n in zip(axs[3:],ps):
+        d = self.space.dims[self.space.names.index('' if n=='value' else n)]
+        ax.scatter(h.i, h[n], c=h.accepted.map({True:'C0',False:'.8'}), s=8); ax.set(ylabel=n)
+        if isinstance(d, (LogFloat,LogInt)): ax.set_yscale('log')
+    axs[-1].set_xlabel('evaluation')
+    return axs
+
 # %% ../nbs/03_anneal.ipynb #9a4f43a8
 class _OwnState:
     "A state with its own `propose`, in the place of a space"
-    n,names,dims,has_cat,discrete = 0,[],[],False,False
+    n,names,dims,cats,nums,discrete = 0,[],[],[],[],False
     def __init__(self, state): self.spec = state
     def value(self, u): return u
     def unit(self, v): return v
@@ -634,52 +931,134 @@ class _OwnState:
     def sample(self, rng): return self.spec
 
 # %% ../nbs/03_anneal.ipynb #67f9bec6
-def _features(space, us):
+def gp_features(
+    space, # `Space`
+    us # Coordinates of points
+)->np.ndarray: # A row for each
     "What the Gaussian process sees: coordinates, inactive ones in the middle, categories one-hot"
     us = np.asarray(us)
     if space.has_cond: us = np.where([space.active(u) for u in us], us, .5)
     cols = [us[:,~space.cat]]
-    for i in np.flatnonzero(space.cat): cols.append(np.eye(space.ks[i])[np.minimum((us[:,i]*space.ks[i]).astype(int), space.ks[i]-1)]*.7)
+    for i in space.cats: cols.append(np.eye(space.ks[i])[np.minimum((us[:,i]*space.ks[i]).astype(int), space.ks[i]-1)]*.7)
     return np.concatenate(cols, 1)
 
+def normal_scores(es)->np.ndarray:
+    "Energies by rank on a normal scale, so that one diverged training does not spoil the fit"
+    from scipy.special import ndtri
+    from scipy.stats import rankdata
+    return ndtri((rankdata(es)-.5)/len(es))
+
+class GP:
+    "Gaussian process (Matern 5/2, a length for each feature) whose constants maximise the posterior; `theta` to start from"
+    def __init__(self,
+        X, # Features
+        y, # Values, about normal
+        theta=None, # Logarithms of the lengths, the variance and that of the noise; by default common ones
+        n_steps:int=15 # Steps of L-BFGS to fit them; 0 to take `theta` as it is
+    ):
+        n,d = X.shape
+        self.X,self.y,self.prior = X,y,np.r_[np.full(d, math.log(.5)+.25*math.log(d)), 0., math.log(1e-2)]
+        self.sd = np.r_[np.full(d, 1.), 1., 2.]
+        self.theta = self.prior.copy() if theta is None else theta
+        if n_steps:
+            from scipy.optimize import minimize
+            self.D2 = (X[:,None]-X[None])**2
+            r = minimize(self._loss, self.theta, jac=True, method='L-BFGS-B', bounds=[(p-3*s, p+3*s) for p,s in zip(self.prior, self.sd)], options=dict(maxiter=n_steps, maxfun=2*n_steps))
+            self.theta = r.x; del self.D2
+        self._solve()
+
+    def _loss(self, t):
+        "Negative logarithm of the posterior of the constants, and its gradient"
+        from scipy.linalg import lapack
+        n,d = self.X.shape
+        w = np.exp(-2*t[:d]); r = np.sqrt(5*(self.D2@w)); v,s = math.exp(t[d]),math.exp(t[d+1])
+        ex = v*np.exp(-r); K0 = (1+r+r*r/3)*ex
+        K = K0.copy(); K.flat[::n+1] += s+1e-8
+        L,info = lapack.dpotrf(K, lower=1)
+        if info: return 1e10,np.zeros_like(t)
+        a = lapack.dpotrs(L, self.y, lower=1)[0]
+        Ki = lapack.dpotri(L, lower=1)[0]; Ki = np.tril(Ki)+np.tril(Ki,-1).T
+        G = np.outer(a, a)-Ki
+        g = np.r_[np.einsum('ij,ijk->k', G*((5/3)*(1+r)*ex), self.D2)*w, (G*K0).sum(), s*np.trace(G)]/2
+        z = (t-self.prior)/self.sd
+        return self.y@a/2+np.log(np.diag(L)).sum()+z@z/2, -g+z/self.sd
+
+    def _k(self, Z):
+        w = np.exp(-self.theta[:-2]); A,B = self.X*w,Z*w
+        r = np.sqrt(5*np.maximum((A*A).sum(1)[:,None]+(B*B).sum(1)[None]-2*A@B.T, 0.))
+        return math.exp(self.theta[-2])*(1+r+r*r/3)*np.exp(-r)
+    def _solve(self):
+        from scipy.linalg import cho_factor,cho_solve
+        K = self._k(self.X); K.flat[::len(K)+1] += math.exp(self.theta[-1])+1e-8
+        self.L = cho_factor(K, lower=True); self.a = cho_solve(self.L, self.y)
+    def predict(self, Z):
+        "Mean and standard deviation, noise not included, at the rows of `Z`"
+        from scipy.linalg import solve_triangular
+        k = self._k(Z); s = solve_triangular(self.L[0], k, lower=True)
+        return k.T@self.a,np.sqrt(np.maximum(math.exp(self.theta[-2])-(s*s).sum(0), 1e-12))
+
+def expected_improvement(m, s, best):
+    "How much below `best` a normal value of mean `m` and standard deviation `s` is on average"
+    from scipy.special import ndtr
+    z = (best-m)/s
+    return s*(z*ndtr(z)+np.exp(-z*z/2)/math.sqrt(2*math.pi))
+
+def screened(
+    space, # `Space`
+    us, # Coordinates of the points evaluated so far
+    es, # Their energies, finite or inf
+    rng, # numpy `Generator`
+    u=None, # Coordinates of the current state, by default the best
+    n_screen:int=200, # Neighbours to choose from
+    theta=None, # Constants of the Gaussian process to start from, as returned before
+    n_steps:int=15 # Steps to fit them, 0 for none
+)->tuple: # Coordinates of the chosen neighbour; the constants
+    "Of many neighbours the one from which a Gaussian process expects the greatest improvement"
+    us,es = np.asarray(us),np.asarray(es, float)
+    if len(es)>_gp_max: keep = np.r_[np.argsort(es[:-_gp_max//2])[:_gp_max//2], len(es)-_gp_max//2:len(es)]; us,es = us[keep],es[keep]
+    top = us[np.argsort(es)[:5]]
+    u = top[0] if u is None else u
+    gp = GP(gp_features(space, us), normal_scores(es), theta, n_steps)
+    base = gp.predict(gp.X)[0].min()
+    def ei(c): return expected_improvement(*gp.predict(gp_features(space, c)), base)
+    at = [u,*top]
+    cs = [*space.stratified(rng, n_screen//4), *(_near(space, at[i%len(at)], rng, 1.) for i in range(n_screen))]
+    if space.discrete: old = {space.key(o) for o in us}; cs = [c for c in cs if space.key(c) not in old] or cs
+    v = ei(cs)
+    for w in (.1,.02): # closer around the most promising
+        good = np.argsort(-v)[:5]
+        near = [_near(space, cs[g], rng, w) for g in good for _ in range(max(1, n_screen//20))]
+        if space.discrete: near = [c for c in near if space.key(c) not in old]
+        if near: cs,v = [cs[g] for g in good]+near,np.r_[v[good], ei(near)]
+    return cs[int(np.argmax(v))],gp.theta
+
+_gp_max = 200
+def _near(space, u, rng, width):
+    "A neighbour at some order of magnitude up to `width`"
+    w = width*math.exp(-4*rng.random())
+    return move_one(space, u, rng, w, max(.7*width, w)) if rng.random()<.3 else move_all(space, u, rng, w*math.sqrt(space.n), flip=.3*width**.5)
+
 @patch
-def _screened(self:Annealer):
-    from scipy.stats import norm,rankdata
-    from sklearn.gaussian_process import GaussianProcessRegressor
-    from sklearn.gaussian_process.kernels import ConstantKernel,Matern,WhiteKernel
-    rows = [r for r in self.rows if not math.isnan(r[2])]
-    if len(rows)>300: rows = sorted(rows, key=itemgetter(2))[:150]+rows[-150:]
-    X,es = _features(self.space, [r[1] for r in rows]),np.array([r[2] for r in rows])
-    y = norm.ppf((rankdata(es)-.5)/len(es))
-    fit = self.i<60 or self.i%5==0
-    k0 = ConstantKernel(1.,(.1,20.))*Matern(np.full(X.shape[1], .7), (.1,10.), nu=2.5)+WhiteKernel(1e-3,(1e-6,.1))
-    if not fit and getattr(self, '_kernel', None): k0 = self._kernel
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore')
-        gp = GaussianProcessRegressor(k0, optimizer='fmin_l_bfgs_b' if fit else None, random_state=0).fit(X, y)
-        self._kernel = gp.kernel_
-        us,(at,scale) = list(self.space.stratified(self.rng, self.n_screen//4)),(self.u,self.scale)
-        for i in range(self.n_screen): # around the current and the best, at all scales, as choosing costs nothing
-            self.u,self.scale = (at,self.best_u)[i%2],math.exp(self.rng.uniform(-4,1))
-            us.append(self._neighbour())
-        self.u,self.scale = at,scale
-        m,s = gp.predict(_features(self.space, us), return_std=True)
-    z = (y.min()-m)/np.maximum(s, 1e-9)
-    return us[int(np.argmax(s*(z*norm.cdf(z)+norm.pdf(z))))]
+def _screened(self:Annealer, u):
+    ok = [k for k,r in enumerate(self.rows) if not math.isnan(r[1]) and r[1]>-math.inf]
+    r,self.theta = screened(self.space, [self.us[k] for k in ok], [self.rows[k][1] for k in ok], self.rng, u, self.n_screen, self.theta, 15 if self.i<60 or self.i%5==0 else 0)
+    return r
 
 # %% ../nbs/03_anneal.ipynb #7360f120
 @delegates(Annealer)
 def anneal(
     objective, # Function of a point (a dict if the space is one): its energy, or `(energy, standard error)`; small is good
-    space, # `Space`, a `Dim`, or a dict of them
+    space, # `Space`, a `Dim`, a dict of them, or a state with its own `propose`
     n_iter:int=100, # Evaluations
     callback=None, # Called with the `Annealer` after each evaluation; returns True to stop
     **kwargs
-)->Annealer: # `.best`, `.best_energy`, `.current`, `.history`, `.plot()`
-    "Minimise `objective` over `space` by simulated annealing"
+)->Annealer: # `.best`, `.best_energy`, `.current`, `.history`, `.acceptance()`, `.plot()`
+    "Minimise `objective` over `space` by simulated annealing; interrupted, it returns what it has"
     a = Annealer(space, n_iter, **kwargs)
-    for _ in range(n_iter):
-        r = objective(a.ask())
-        a.tell(*(r if isinstance(r, tuple) else (r,)))
-        if callback is not None and callback(a): break
+    try:
+        for _ in range(n_iter):
+            r = objective(a.ask())
+            a.tell(*(r if isinstance(r, tuple) else (r,)))
+            if callback is not None and callback(a): break
+    except KeyboardInterrupt: print(f'interrupted after {a.i} of {n_iter} evaluations')
     return a

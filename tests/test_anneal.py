@@ -81,7 +81,7 @@ def test_penalty_corrects_noise():
         return abs(c/c.sum()-w).max()
     assert err(penalty)<.02 and err(metropolis)>.03
 
-@pytest.mark.parametrize('kw', [{}, dict(energy='raw'), dict(schedule=AdaptiveT(1.), energy='raw'), dict(propose=Cauchy()), dict(diff=0, adapt=False), dict(schedule=Reheat(Geometric(.1,.001)))], ids=str)
+@pytest.mark.parametrize('kw', [{}, dict(energy='raw'), dict(schedule=AdaptiveT(1.), energy='raw'), dict(propose=Cauchy()), dict(moves='all', adapt=False, reheat=0), dict(schedule=Reheat(Geometric(.1,.001)))], ids=str)
 @pytest.mark.parametrize('f', [obj, lambda p: math.nan, lambda p: math.inf, lambda p: -math.inf, lambda p: 1., lambda p: math.nan if p['bn'] else obj(p)])
 def test_any_objective(f, kw):
     a = anneal(f, MIXED, 40, seed=0, **kw)
