@@ -8,6 +8,7 @@ __all__ = ['SearchError', 'SearchTrial', 'SearchFile', 'forecast_end', 'SearchRe
 # %% ../nbs/05_search.ipynb #c829e6fc
 import contextlib,hashlib,inspect,json,math,numbers,os,random,re,time,warnings,weakref
 from copy import copy,deepcopy
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 
@@ -250,7 +251,7 @@ def forecast_end(
     curve, # Energies after each epoch so far
     curves, # (energies of a whole training, weight) of others
     alpha:float=.05, # Share that may end lower than the bound
-    n_min:int=8 # Curves needed
+    n_min:int=12 # Curves needed
 )->tuple: # (bound, expected), or (None, None)
     "The final energy of a training that is not over: how low it may get, and what is to be expected"
     k = len(curve)
@@ -306,23 +307,19 @@ class _Engine:
     "Proposes trials and hears about them: an `Annealer`, and the rules for repeating"
     def __init__(self, spec, n_trials, seed, repeat, start=None, **kwargs):
         self.spec,self.seed,self.repeat,self.trials,self.sigma = spec,seed,repeat,[],0.
-        self.n_trials,self.slots = n_trials,self._slots(n_trials)
         self.own = _has_own(spec)
-        if not self.own and kwargs.get('screen', 'no')=='no': kwargs['screen'] = 'gp' if n_trials-len(self.slots)>=20 and Space(spec).n else None
-        if self.own: kwargs.pop('screen', None); spec,start = _start_point(spec, start),None
-        self.a = Annealer(spec, n_trials-len(self.slots), seed=_hash(seed, 'annealer')%2**63, start=start, **kwargs)
-        self.us,self.waiting,self.rerun,self.journal = {},None,None,None
-
-    def _slots(self, n):
-        "The numbers of the trials that repeat others"
-        r = int(self.repeat*n)
-        late = -(-r//2)
-        return set(range(n-late, n))|{int(o) for o in np.linspace(.4*n, n-late, r-late+1)[:-1]}
+        if self.own: spec,start = _start_point(spec, start),None
+        else: kwargs = {'screen': 'gp' if n_trials>=20 and Space(spec).n else None, **kwargs}
+        self.a = Annealer(spec, n_trials, seed=_hash(seed, 'annealer')%2**63, start=start, reeval=0., **kwargs)
+        self.waiting,self.rerun,self.journal = None,None,None
+        self.extend(n_trials)
 
     def extend(self, n_trials):
         "Go on to `n_trials`, more or less than was planned"
-        self.n_trials,self.slots = n_trials,self._slots(n_trials)
-        self.a.n_iter = n_trials-len(self.slots)
+        r = int(self.repeat*n_trials)
+        late,self.n_trials = -(-r//2),n_trials
+        self.slots = {int(o) for o in np.linspace(.4*n_trials, n_trials-late, r-late+1)[:-1]}
+        self.a.n_iter,self.a.reeval = n_trials,late/n_trials
 
     def groups(self):
         "The completed trials of each configuration"
@@ -331,23 +328,22 @@ class _Engine:
             if t.state=='complete': r.setdefault(_key(t.hps), []).append(t)
         return list(r.values())
 
-    def _again(self):
-        gs = sorted(self.groups(), key=lambda g: np.mean([t.energy for t in g]))[:3]
-        return min(gs, key=len)[0] if gs else None
+    def _incumbent(self):
+        "Index of the state that the walk is in, or of the best if that one is known well enough"
+        k = next((i for i,u in enumerate(self.a.us) if u is self.a.chains[0].u), None)
+        if k is not None and sum(t.of==k for t in self.trials)>2: k = self.a._incumbent()
+        return k if k is not None and self.trials[k].state=='complete' else None
 
     def ask(self):
         "The next trial, or None if there is none"
         if self.waiting is not None: t,self.waiting = self.waiting,None; self.trials.append(t); return t
-        k = len(self.trials)
+        k,a = len(self.trials),self.a
         if k>=self.n_trials: return None
-        t0 = self._again() if k in self.slots else None
-        seed = _hash(self.seed, 'trial', k)%2**31
-        if t0 is not None: t = SearchTrial(k, t0.hps, seed, t0.of, self.a.temp)
-        else:
-            temp,v = self.a.temp,self.a.ask()
-            t = SearchTrial(k, v.hps() if self.own else v, seed, temp=temp)
-            self.us[k] = self.a.pending
-        self.trials.append(t)
+        temp,of = a.temp,self._incumbent() if k in self.slots and a.ranked else None
+        if of is not None and a.pending is None: a.pending = NS(u=a.us[of], chain=0, move='repeat', of=of)
+        v = a.ask()
+        of = None if a.pending.of is None else self.trials[a.pending.of].number
+        self.trials.append(t := SearchTrial(k, v.hps() if self.own else v, _hash(self.seed, 'trial', k)%2**31, of, temp))
         return t
 
     def limit(self, t):
@@ -368,24 +364,17 @@ class _Engine:
 
     def tell(self, t):
         "Take in what became of `t`"
-        e = t.energy if t.state in ('complete','stopped') else math.inf
-        if t.repeats is None: t.accepted = bool(self.a.tell(e, self.sigma))
+        acc = self.a.tell(t.energy if t.state in ('complete','stopped') else math.inf, self.sigma)
+        if t.repeats is None: t.accepted = bool(acc)
         elif t.state=='complete': self._reassess(t)
 
     def _reassess(self, t):
-        a,g = self.a,next(g for g in self.groups() if t in g)
+        "The noise, from all repeats; and what is known now of the state that the walk is in"
         ss = [(np.var([o.energy for o in g])*len(g), len(g)-1) for g in self.groups() if len(g)>1]
         self.sigma = math.sqrt(sum(s for s,_ in ss)/sum(n for _,n in ss))
-        m,se = float(np.mean([o.energy for o in g])),self.sigma/math.sqrt(len(g))
-        olds = [(i,r) for i,r in enumerate(a.rows) if any(r[1] is self.us.get(o.number) for o in g)]
-        for i,r in olds:
-            a.rows[i] = (*r[:2], m, *r[3:])
-            if r[2] in a.sorted: a.sorted.remove(r[2])
-        a.sorted = sorted(a.sorted+[m]*len(olds))
-        us = [r[1] for _,r in olds]
-        a.elite = sorted([(m if any(u is o for o in us) else e,u) for e,u in a.elite], key=lambda o: o[0])
-        if any(a.u is o for o in us): a.e,a.se = m,se
-        if a.elite: a.best_energy,a.best_u = a.elite[0]
+        es = [o.energy for o in self.trials if o.of==t.of and o.state=='complete']
+        for ch in self.a.chains:
+            if ch.u is self.a.us[t.of]: ch.e,ch.se = float(np.mean(es)),self.sigma/math.sqrt(len(es))
 
 # %% ../nbs/05_search.ipynb #70c05c51
 def _same(a, b):
@@ -425,7 +414,7 @@ def _replay_ask(self:_Engine, e):
     if self.own or hps is None: raise SearchError(f"trial {t.number} of the storage has {_short(e['hps'])}, now {_short(t.hps)} would be proposed: give another file, or the version of fastai_anneal that wrote it")
     if not getattr(self, 'warned', False): warnings.warn(f"from trial {t.number} on the storage has other proposals than would be made now (another version, another machine?): they are kept")
     self.warned,t.hps = True,hps
-    if t.repeats is None: self.a.pending = self.us[t.number] = self.a.space.unit(hps)
+    if t.repeats is None: self.a.pending.u = self.a.space.unit(hps)
 
 @patch
 def asked(self:_Engine, t):
@@ -436,6 +425,157 @@ def told(self:_Engine, t):
 @patch
 def close(self:_Engine):
     if self.journal: self.journal.close()
+
+# %% ../nbs/05_search.ipynb #a410c0e7
+def _scalar(c): return c is None or isinstance(c, (bool,int,float,str))
+def _label(d, v):
+    "What Optuna can store of the choice `v`"
+    return v if all(map(_scalar, d.choices)) else f'{d.index(v)}: {_key(v)[:60]}'
+
+def _suggest(t, spec, pre=''):
+    "The point of `spec` that the Optuna trial `t` suggests"
+    r = {}
+    for k,d in spec.items():
+        n = pre+k
+        if isinstance(d, dict): r[k] = _suggest(t, d, n+'.')
+        elif isinstance(d, Vector): r[k] = d.value([d.item.unit(t.suggest_float(f'{n}[{i}]', d.lo, d.hi)) for i in range(d.size)])
+        elif isinstance(d, (Float,LogFloat)): r[k] = t.suggest_float(n, d.lo, d.hi, log=isinstance(d, LogFloat))
+        elif isinstance(d, (Int,LogInt)): r[k] = t.suggest_int(n, d.lo, d.hi, log=isinstance(d, LogInt))
+        elif isinstance(d, Categorical):
+            ls = [_label(d, c) for c in d.choices]
+            l = t.suggest_categorical(n, ls)
+            r[k] = d.choices[next(i for i,o in enumerate(ls) if o==l and type(o)==type(l))]
+            r.update(_suggest(t, d.subs[r[k]], f'{l}.') if d.subs else {})
+        else: r[k] = d
+    return r
+
+def _is_study(storage): return isinstance(storage, str) and ('://' in storage or storage.startswith('journal:'))
+
+def _study_storage(storage):
+    import optuna
+    if not storage.startswith('journal:'):
+        kw = dict(engine_kwargs=dict(connect_args=dict(timeout=60))) if storage.startswith('sqlite') else {}
+        for i in range(6): # workers that begin together are in each other's way when the tables are made
+            try: return optuna.storages.RDBStorage(storage, **kw)
+            except Exception as e: err = e; time.sleep(.1*2**i*random.Random().random())
+        raise SearchError(f"storage={storage!r} cannot be opened: {str(err).splitlines()[0]}") from err
+    from optuna.storages.journal import JournalFileBackend
+    return optuna.storages.JournalStorage(JournalFileBackend(storage.partition(':')[2]))
+
+# %% ../nbs/05_search.ipynb #2b3336ba
+class _StudyEngine:
+    "Proposes trials and hears about them by way of an Optuna study"
+    journal,waiting = None,None
+    def __init__(self, storage, spec, settings, n_trials, seed, **kwargs):
+        try: import optuna
+        except ImportError: raise SearchError(f"storage={storage!r} needs Optuna: pip install 'fastai_anneal[optuna]', or give a file like 'search.jsonl'") from None
+        from fastai_anneal.sampler import SimAnnealSampler
+        if _has_own(spec): raise SearchError(f"storage={storage!r}: a state with its own `propose` cannot be stored by Optuna, give a file like 'search.jsonl'")
+        level = optuna.logging.get_verbosity()
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        try:
+            kw = dict(study_name=kwargs.pop('study_name', 'anneal_search'), storage=_study_storage(storage), pruner=kwargs.pop('pruner', None) or optuna.pruners.NopPruner())
+            study = optuna.create_study(direction='minimize' if settings['minimize'] else 'maximize', load_if_exists=True, **kw)
+            old = study.user_attrs.get('search')
+            if old is None: study.set_user_attr('search', {k:v for k,v in settings.items() if k!='seed' or seed is not None})
+            elif 'seed' not in old: old = None
+            self.settings = settings if old is None else _agree(old, settings, seed, storage)
+            sampler = SimAnnealSampler(self.settings['seed'], n_trials=n_trials, **{'final': settings['repeat'], **kwargs})
+            sampler.before_trial = _sign # at once: proposing takes a while, in which one may be killed too
+            self.study = optuna.load_study(sampler=sampler, **kw)
+        finally: optuna.logging.set_verbosity(level)
+        self.spec,self.n_trials,self.own,self.known,self.live,self.fixed = spec,n_trials,False,{},None,optuna.trial.FixedTrial
+        self.states = dict(COMPLETE='complete', PRUNED='stopped', FAIL='failed', RUNNING='running')
+        self.sign = 1 if settings['minimize'] else -1
+
+    def _frozen(self): return [t for t in self.study.get_trials(deepcopy=False) if not t.user_attrs.get('lost')]
+
+    @property
+    def trials(self): return [self._trial(t) for t in self._frozen() if t.state.name in self.states and t.params]
+
+    def _trial(self, t):
+        if self.live and self.live[0].number==t.number: return self.live[1]
+        if t.number in self.known: return self.known[t.number]
+        a,ua = t.system_attrs.get('anneal', {}),t.user_attrs
+        try: hps = _suggest(self.fixed(t.params), self.spec)
+        except ValueError: hps = dict(t.params) # killed while it was being asked for
+        r = SearchTrial(t.number, hps, ua.get('seed', 0), a.get('of'), a.get('temp', math.nan))
+        r.state,r.curve = self.states[t.state.name],[v for _,v in sorted(t.intermediate_values.items())]
+        r.value = t.value if t.state.name=='COMPLETE' else r.curve[-1] if r.curve else math.nan
+        r.energy,r.epochs,r.error,r.audit = self.sign*r.value,len(r.curve),ua.get('error', ''),ua.get('audit')
+        if t.state.is_finished(): r.seconds = t.duration.total_seconds() if t.duration else 0.; self.known[t.number] = r
+        return r
+
+    def ask(self):
+        "The next trial, or None if all are done or under way"
+        self._bury()
+        ts = self._frozen()
+        if len(ts)>=self.n_trials and not any(t.state.name=='WAITING' for t in ts): return None
+        o = self.study.ask()
+        if sum(t.number<o.number for t in self._frozen())>=self.n_trials: # another worker was faster
+            o.set_user_attr('lost', 'surplus'); self.study.tell(o, state=_state('FAIL'))
+            return None
+        hps,seed = _suggest(o, self.spec),_hash(self.settings['seed'], 'trial', o.user_attrs.get('again', o.number))%2**31
+        o.set_user_attr('seed', seed)
+        a = self.study._storage.get_trial_system_attrs(o._trial_id).get('anneal', {})
+        self.attr,self.live = a,(o,SearchTrial(o.number, hps, seed, a.get('of'), a.get('temp', math.nan)))
+        return self.live[1]
+
+    def _bury(self):
+        "Trials whose process on this machine is dead are to be trained again"
+        import socket
+        for t in self._frozen():
+            if t.state.name!='RUNNING': continue
+            host,pid,born = t.user_attrs.get('who', (None,None,None))
+            dead = host==socket.gethostname() and _born(pid)!=born if host else (datetime.now()-t.datetime_start).total_seconds()>60
+            if not dead: continue
+            try:
+                self.study._storage.set_trial_user_attr(t._trial_id, 'lost', 'killed')
+                self.study.tell(t.number, state=_state('FAIL'))
+            except (ValueError,RuntimeError,KeyError): continue # another worker did
+            if t.params: self.study.enqueue_trial(t.params, user_attrs=dict(again=t.user_attrs.get('again', t.number)))
+
+    def limit(self, t):
+        "The energy from which on the sampler will reject `t`, as far as can be told now"
+        a,ts = self.attr,self.trials
+        es = sorted(o.energy for o in ts if o.state=='complete')
+        par = next((o for o in ts if o.number==a.get('parent')), None)
+        if a.get('kind')!='walk' or par is None or not es or not a.get('draw') or not math.isfinite(par.energy): return math.inf
+        r = sum(e<par.energy for e in es)/len(es)-a['temp']*math.log(a['draw'])
+        return math.inf if r>=1 else max(par.energy, es[min(math.ceil(r*len(es)), len(es)-1)])
+
+    def report(self, t):
+        "After an epoch; True if the study's pruner wants an end of it"
+        self.live[0].report(t.curve[-1], t.epochs)
+        return self.live[0].should_prune() if t.repeats is None else False
+
+    def asked(self, t): pass
+    def tell(self, t):
+        o = self.live[0]
+        if t.error: o.set_user_attr('error', t.error)
+        if t.audit: o.set_user_attr('audit', t.audit)
+        if t.state=='complete': self.study.tell(o, t.value)
+        else: self.study.tell(o, state=_state('PRUNED' if t.state=='stopped' else 'FAIL'))
+    def told(self, t): self.live = None
+    def close(self): pass
+
+def _sign(study, trial):
+    "Write into `trial` who trains it"
+    import socket
+    study._storage.set_trial_user_attr(trial._trial_id, 'who', [socket.gethostname(), os.getpid(), _born(os.getpid())])
+
+def _state(name):
+    from optuna.trial import TrialState
+    return TrialState[name]
+
+def _born(pid):
+    "When the process `pid` began, None if there is none: a number may be given again to another"
+    try: return int(Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()[19])
+    except (OSError,IndexError,ValueError): pass
+    if Path('/proc/self/stat').exists(): return None
+    try: os.kill(pid, 0); return 0
+    except ProcessLookupError: return None
+    except OSError: return 0
 
 # %% ../nbs/05_search.ipynb #6590e30d
 class SearchResult:
@@ -456,9 +596,13 @@ class SearchResult:
         return list(r.values())
 
     def _winner(self):
-        gs = self._groups()
-        if any(len(g)>1 for g in gs): gs = [g for g in gs if len(g)>1]
-        return min(gs, key=lambda g: np.mean([t.energy for t in g])) if gs else []
+        gs = sorted(self._groups(), key=lambda g: np.mean([t.energy for t in g]))
+        if not any(len(g)>1 for g in gs): return gs[0] if gs else []
+        ms,ns = np.array([np.mean([t.energy for t in g]) for g in gs]),np.array([len(g) for g in gs])
+        var = sum(np.var([t.energy for t in g])*len(g) for g in gs)/(ns-1).sum() # of a single energy
+        half = ms[:max(3, len(ms)//2)]
+        m,_ = posterior(ms, var/ns, half.mean(), max(half.var()-var, .1*half.var(), 1e-300))
+        return gs[int(np.argmin(m))]
 
     @property
     def best_trial(self):
@@ -466,7 +610,7 @@ class SearchResult:
         return min(self._winner(), key=lambda t: t.energy, default=None)
     @property
     def best(self):
-        "The hyperparameters with the best mean, of those that were trained twice if any were"
+        "The hyperparameters with the best mean, which is trusted the less the fewer trainings it is of"
         t = self.best_trial
         return None if t is None else t.hps
     @property
@@ -682,8 +826,9 @@ def _inherit(model, parent):
 # %% ../nbs/05_search.ipynb #0d8d5802
 class _Search:
     "The loop around the trials"
-    def __init__(self, make, spec, settings, engine, journal, sched, cbs, callback, timeout, progress, max_params):
+    def __init__(self, make, spec, settings, engine, sched, cbs, callback, timeout, progress, max_params):
         store_attr()
+        if self.sched=='cosine': self.sched = [CosineAnneal(warmup='10%')]
         self.metric,self.sign,self.kept,self.parent = settings['metric'],1 if settings['minimize'] else -1,{},None
         self.mbar,self.deadline = None,math.inf if timeout is None else time.monotonic()+timeout
 
@@ -737,6 +882,7 @@ class _Search:
     def _hopeless(self, t):
         st = self.settings
         n = t.hps.get('n_epoch', st['n_epoch'])
+        if hasattr(self.engine, 'report') and self.engine.report(t): self.expected,self.limit = self.sign*t.curve[-1],-math.inf; return True
         if not st['early'] or t.repeats is not None or t.audit or len(t.curve)>=n: return False
         done = [([self.sign*v for v in o.curve], 1/st['audit'] if o.audit and st['audit'] else 1.) for o in self.engine.trials
                 if o.state=='complete' and len(o.curve)==n]
@@ -752,7 +898,8 @@ class _Search:
     # -- what is shown
     def _show(self, learn):
         if self.mbar is not None or not self.progress or not hasattr(learn, 'progress'): return
-        self.mbar = master_bar(range(self.engine.n_trials)); self.mbar.update(len(self.engine.trials)-1)
+        self.mbar = master_bar(range(self.engine.n_trials)); self.mbar.update(0)
+        if len(self.engine.trials)>1: self.mbar.update(len(self.engine.trials)-1)
         self.quiet = learn.logger is noop
         self._line(['trial', *self.engine.trials[0].hps, self.metric, 'temp', 'time'])
 
@@ -885,14 +1032,14 @@ def anneal_search(
     repeat:float=.1, # Share of the trials that train the best ones again with other seeds
     warm:bool=False, # Continue from the weights of the last accepted training, where they fit?
     max_params:int=None, # Networks with more parameters are rejected untrained
-    storage=None, # File to keep the search in, `'search.jsonl'`, and to continue it from
+    storage=None, # Keep the search in, and continue it from, a file `'search.jsonl'`; or for several processes `'sqlite:///search.db'`, `'journal:search.log'`
     seed:int=None, # Of everything random; the global generators are left alone
     start:dict=None, # Hyperparameters to begin with
     timeout:float=None, # Begin no training after that many seconds
     cbs=None, # Callbacks for each fit, copied
     callback=None, # Called with the `SearchResult` so far after each trial; returns True to stop
     progress:bool=True, # Show a bar and the table of the best so far?
-    **kwargs # For `Annealer`
+    **kwargs # For `Annealer`; with a study for `SimAnnealSampler`, and `study_name`, `pruner`
 )->SearchResult: # `.best`, `.history`, `.plot()`, `.best_learner()`, `.to_json()`
     "Search hyperparameters, architectures or models by simulated annealing over whole trainings"
     n_cand = len(make_learner) if isinstance(make_learner, dict) else 0
@@ -907,26 +1054,36 @@ def anneal_search(
     settings = dict(version=1, metric=metric, minimize=bool(minimize), n_epoch=n_epoch, seed=int.from_bytes(os.urandom(4), 'big') if seed is None else int(seed),
                     sched=sched if isinstance(sched, (str,type(None))) else [type(c).__name__ for c in L(sched)], early=early, audit=audit, repeat=repeat, warm=bool(warm),
                     max_params=max_params, start=_plain(start), space=_plain(spec), annealer=_plain(kwargs))
-    if start is None and not _has_own(spec): kwargs.setdefault('n_init', max(n_cand, min(5, n_trials//4), 1))
+    if start is None and not _has_own(spec): kwargs.setdefault('n_init', max(n_cand, min(Space(spec).n+2, n_trials//5), 1))
+    ours = sched,cbs,callback,timeout,progress,max_params
+    if _is_study(storage): return _in_study(storage, make, spec, settings, n_trials, seed, kwargs, ours)
     journal,settings = _open(storage, settings, n_trials, seed)
     try:
-        n0 = journal.events[0]['n_trials'] if journal and journal.events else n_trials
-        engine = _Engine(spec, n0, settings['seed'], repeat, start=start, **kwargs)
-        if journal:
-            engine.replay(journal.events[1:])
-            engine.journal = journal
-        done = len(engine.trials)
-        if n_trials!=engine.n_trials:
-            if done<n_trials:
-                engine.extend(n_trials)
-                if journal: journal.write(dict(event='extend', n_trials=n_trials))
-            else: engine.n_trials,engine.waiting = n_trials,None
-        search = _Search(make, spec, settings, engine, journal, [CosineAnneal(warmup='10%')] if sched=='cosine' else sched, cbs, callback, timeout, progress, max_params)
+        engine = _resumed(journal, spec, settings, n_trials, start, kwargs)
+        search = _Search(make, spec, settings, engine, *ours)
         search.load_parent()
         return search.run()
     except BaseException:
         if journal: journal.close()
         raise
+
+def _in_study(storage, make, spec, settings, n_trials, seed, kwargs, ours):
+    if settings['warm']: raise SearchError(f"storage={storage!r}: weights are not shared between processes, so `warm` needs a file like 'search.jsonl'")
+    kwargs.pop('n_init', None)
+    engine = _StudyEngine(storage, spec, settings, n_trials, seed, **kwargs)
+    return _Search(make, spec, engine.settings, engine, *ours).run()
+
+def _resumed(journal, spec, settings, n_trials, start, kwargs):
+    "The engine as far as the journal goes"
+    n0 = journal.events[0]['n_trials'] if journal and journal.events else n_trials
+    engine = _Engine(spec, n0, settings['seed'], settings['repeat'], start=start, **kwargs)
+    if not journal: return engine
+    engine.replay(journal.events[1:])
+    engine.journal = journal
+    if n_trials!=engine.n_trials:
+        if len(engine.trials)<n_trials: engine.extend(n_trials); journal.write(dict(event='extend', n_trials=n_trials))
+        else: engine.n_trials,engine.waiting = n_trials,None
+    return engine
 
 def read_search(
     path # What was given to `anneal_search` as `storage`
