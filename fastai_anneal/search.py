@@ -587,6 +587,7 @@ class SearchResult:
         search=None # The search itself, to make learners
     ):
         self.trials,self.spec,self.settings,self._search = list(trials),spec,settings,search
+        self.interrupted = getattr(search, 'interrupted', False)
         self.metric,self.sign = settings['metric'],1 if settings['minimize'] else -1
 
     def _groups(self):
@@ -765,10 +766,10 @@ def plot_parallel(self:SearchResult, ax=None):
     lo,hi = [np.nanmin(c) for c in cols],[np.nanmax(c) for c in cols]
     Y = np.stack([(c-l)/(h-l or 1) for c,l,h in zip(cols, lo, hi)], 1)
     order = np.argsort([t.energy for t in ts])[::-1]
-    import matplotlib.pyplot as plt
+    from matplotlib import colormaps
     for r,i in enumerate(order):
         p = (r+1)/len(order)
-        ax.plot(range(len(names)), Y[i], c=plt.cm.viridis_r(p), alpha=.15+.8*p**3, lw=.6+1.4*p**4, marker='.', ms=3)
+        ax.plot(range(len(names)), Y[i], c=colormaps['viridis_r'](p), alpha=.15+.8*p**3, lw=.6+1.4*p**4, marker='.', ms=3)
     for j,n in enumerate(names):
         a,b = (math.exp(o) for o in (lo[j],hi[j])) if n in logs else (lo[j],hi[j])
         a,b = (ticks[n][int(a)],ticks[n][int(b)]) if n in ticks else (f'{a:.3g}',f'{b:.3g}')
@@ -830,7 +831,7 @@ class _Search:
         store_attr()
         if self.sched=='cosine': self.sched = [CosineAnneal(warmup='10%')]
         self.metric,self.sign,self.kept,self.parent = settings['metric'],1 if settings['minimize'] else -1,{},None
-        self.mbar,self.deadline = None,math.inf if timeout is None else time.monotonic()+timeout
+        self.mbar,self.interrupted,self.deadline = None,False,math.inf if timeout is None else time.monotonic()+timeout
 
     # -- one training
     def _build(self, t):
@@ -928,6 +929,7 @@ class _Search:
                 self._one(t)
                 if self.callback is not None and self.callback(self.result()): break
         except KeyboardInterrupt:
+            self.interrupted = True
             if self.mbar is not None: self.mbar.main_bar.comment = 'interrupted'
         finally:
             if self.mbar is not None: self.mbar.on_iter_end(); self.mbar = None
