@@ -2,18 +2,21 @@
 
     python benchmarks/anneal.py            # 5 functions in 2 and 10 dimensions or mixed, 100 and 300 evaluations, 7 seeds
     python benchmarks/anneal.py --full     # all functions, 2, 5 and 10 dimensions, up to 1000 evaluations, 30 seeds: hours, mostly of TPE
+    python benchmarks/anneal.py --full --seeds 10 --cache peers    # the peers' runs are kept in the folder and not repeated
+    python benchmarks/anneal.py --ablation # what of it is Metropolis: the same proposals, accepted by Metropolis, greedily, always
 
 Peers (pip install scipy hyperopt optuna): scipy's dual_annealing without local search, hyperopt's anneal, Optuna's random and TPE.
 Median of the best value over the seeds, all in one run. The optimum of every function is shifted by a random amount, the same for
 all searches at the same seed, so that none gains from looking at the middle. A cell is won when ours is not worse than *any* peer.
 """
-import argparse,time,warnings,math,logging; warnings.filterwarnings('ignore')
+import argparse,os,time,warnings,math,logging; warnings.filterwarnings('ignore')
 import numpy as np
 from fastai_anneal.anneal import *
 
 p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 p.add_argument('--full', action='store_true'); p.add_argument('--seeds', type=int); p.add_argument('--budgets'); p.add_argument('--funcs')
-p.add_argument('--dims'); p.add_argument('--methods', default='anneal,dual_annealing,hyperopt,random,tpe'); p.add_argument('--gp', action='store_true', help='also anneal with screen="gp"')
+p.add_argument('--cache', help='folder for the results of the peers'); p.add_argument('--ablation', action='store_true')
+p.add_argument('--plot', help='file for the figure'); p.add_argument('--dims'); p.add_argument('--methods', default='anneal,dual_annealing,hyperopt,random,tpe'); p.add_argument('--gp', action='store_true', help='also anneal with screen="gp"')
 
 def rastrigin(x): return 10*len(x)+(x**2-10*np.cos(2*np.pi*x)).sum()
 def rosenbrock(x): return (100*(x[1:]-x[:-1]**2)**2+(1-x[:-1])**2).sum()
@@ -41,7 +44,7 @@ class Mixed:
 
 def problem(name, d, seed): return (Mixed if name.startswith('mixed') else Continuous)(name, d, seed)
 
-def ours(f, n, seed, **kw): return np.minimum.accumulate(anneal(f, f.space, n, seed=seed, **kw).history.energy.values)[-1:]
+def ours(f, n, seed, **kw): return [anneal(f, f.space, n, seed=seed, **kw).best_energy]
 def dual(f, n, seed):
     from scipy.optimize import dual_annealing
     s,best = Space(f.space),[]
@@ -49,7 +52,7 @@ def dual(f, n, seed):
         best.append(f(s.value(np.clip(u,0,1))))
         return best[-1]
     dual_annealing(g, [(0,1)]*s.n, no_local_search=True, maxfun=n, maxiter=10*n, seed=seed)
-    return np.minimum.accumulate(best[:n])[-1:]
+    return np.minimum.accumulate(best[:n])
 def hyper(f, n, seed):
     import hyperopt; from hyperopt import hp
     logging.getLogger('hyperopt').setLevel(logging.ERROR)
@@ -72,13 +75,81 @@ def opt(f, n, seed, cls):
     return np.minimum.accumulate([t.value for t in st.trials])
 METHODS = dict(anneal=ours, dual_annealing=dual, hyperopt=hyper, random=lambda f,n,s: opt(f,n,s,'RandomSampler'), tpe=lambda f,n,s: opt(f,n,s,'TPESampler'),
                gp=lambda f,n,s: ours(f,n,s,screen='gp'))
-AWARE = ('anneal','dual_annealing','gp') # know the budget: one run for each; the others' shorter runs are the beginning of the longest
+AWARE = ('anneal','gp') # know the budget: one run for each; the others' shorter runs are the beginning of the longest
 
 def overhead(n=2000, d=10):
+    "Microseconds of CPU time for an evaluation, on a smooth function (less what it takes itself) or on noise, whichever is more"
+    return max(_overhead(n, d, lambda v: sum((x-.3)**2 for x in v.values())), _overhead(n, d, lambda v: hash(v['x0'])%1013))
+
+def _overhead(n, d, f):
     a = Annealer({f'x{i}': Float(0,1) for i in range(d)}, n, seed=0)
     t = time.process_time()
-    for i in range(n): a.ask(); a.tell((i*7919)%1013)
-    return (time.process_time()-t)/n*1e6
+    for i in range(n): a.tell(f(a.ask()))
+    t,vs = time.process_time()-t,[a.space.value(u) for u in a.us]
+    u = time.process_time()
+    for v in vs: f(v)
+    return (t-(time.process_time()-u))/n*1e6
+
+def peer(m, fn, d, s, n, cache):
+    "Best so far of a peer that does not know the budget, over `n` evaluations"
+    path = cache and os.path.join(cache, f'{m}-{fn}-{d}-{s}-{n}.npy')
+    if path and os.path.exists(path): return np.load(path)
+    r = METHODS[m](problem(fn,d,s), n, s)
+    if path: os.makedirs(cache, exist_ok=True); np.save(path, r)
+    return r
+
+def best_values(m, fn, d, s, budgets, cache=None):
+    "Best value of method `m` at each budget"
+    if m in AWARE: return [METHODS[m](problem(fn,d,s), b, s)[-1] for b in budgets]
+    r = peer(m, fn, d, s, budgets[-1], cache)
+    return [r[b-1] for b in budgets]
+
+def cells(funcs, dims): return [(fn,d) for fn in funcs for d in ([6] if fn.startswith('mixed') else dims)]
+
+def compare(ms, funcs, dims, budgets, seeds, cache=None):
+    "`{(function, dimensions): array of seeds x methods x budgets}`"
+    res,secs = {},{m:0. for m in ms}
+    for fn,d in cells(funcs, dims):
+        res[fn,d] = np.zeros((seeds,len(ms),len(budgets)))
+        for s in range(seeds):
+            for i,m in enumerate(ms):
+                t = time.process_time(); res[fn,d][s,i] = best_values(m, fn, d, s, budgets, cache); secs[m] += time.process_time()-t
+        med = np.median(res[fn,d], 0)
+        for j,b in enumerate(budgets): print(f'{fn:>12} {d:>3}d {b:>6}  '+''.join(f'{o:>16.4g}' for o in med[:,j]), flush=True)
+    print('seconds in all              '+''.join(f'{o:>16.1f}' for o in secs.values()))
+    return res
+
+def verdict(res, ms, budgets, ours='anneal'):
+    med = np.stack([np.median(r, 0) for r in res.values()]) # cells x methods x budgets
+    i = ms.index(ours); rest = [k for k,m in enumerate(ms) if m not in ('anneal','gp')]
+    beat = (med[:,[i]]<=med).sum((0,2)); n = len(res)*len(budgets)
+    print(f'{ours} not worse             '[:28]+''.join(f"{f'{o}/{n}':>16}" for o in beat))
+    if not rest: return
+    won = med[:,i]<=med[:,rest].min(1)
+    print(f'{ours} not worse than every peer: {won.sum()}/{n} cells = {100*won.mean():.0f}%   '+'  '.join(f'{b} evaluations: {w.sum()}/{len(w)}' for b,w in zip(budgets, won.T)))
+
+def figure(res, ms, budgets, path):
+    "Rank of each method's median at each budget, averaged over the cells"
+    import matplotlib; matplotlib.use('agg'); import matplotlib.pyplot as plt
+    from scipy.stats import rankdata
+    med = np.stack([np.median(r, 0) for r in res.values()])
+    ax = plt.subplots(figsize=(6,4), layout='constrained')[1]
+    for m,r in zip(ms, rankdata(med, axis=1).mean(0)): ax.plot(budgets, r, 'o-', label=m, lw=3 if m=='anneal' else 1.5)
+    ax.set(xscale='log', xlabel='evaluations', ylabel='mean rank of the median best value (1 is best)', xticks=budgets, xticklabels=budgets); ax.minorticks_off(); ax.legend()
+    ax.figure.savefig(path, dpi=110)
+
+RULES = dict(metropolis=dict(accept=metropolis), greedy=dict(accept=threshold, schedule=Geometric(1e-12,1e-13)), always=dict(accept=lambda de,t,se=0: 1.))
+def ablation(funcs, dims, budgets, seeds):
+    "The same proposals under three acceptance rules, with all kinds of proposals and with only the plain ones of the textbook"
+    for name,kw in (('default proposals',{}),('plain walk',dict(moves='all', adapt=False, reheat=0, n_init=1))):
+        wins,n = {k:0. for k in RULES},0
+        for fn,d in cells(funcs, dims):
+            for b in budgets:
+                es = {k:np.array([anneal(f := problem(fn,d,s), f.space, b, seed=s, **kw, **r).best_energy for s in range(seeds)]) for k,r in RULES.items()}
+                print(f'{name:<18}{fn:>11} {d:>2}d {b:>5}  '+''.join(f'{k} {np.median(e):>10.4g}   ' for k,e in es.items()), flush=True)
+                for k in RULES: wins[k] += (es['metropolis']<es[k]).mean()+.5*(es['metropolis']==es[k]).mean()
+                n += 1
+        print(f'{name}: at the same seed, Metropolis ends lower (ties half) than '+', '.join(f'{k} in {100*w/n:.0f}%' for k,w in wins.items() if k!='metropolis')+f' of {n*seeds} runs')
 
 def main():
     args = p.parse_args()
@@ -87,28 +158,11 @@ def main():
     dims = [int(o) for o in args.dims.split(',')] if args.dims else [2,5,10] if args.full else [2,10]
     funcs = args.funcs.split(',') if args.funcs else [*CONT,'mixed','mixed2'] if args.full else ['rastrigin','rosenbrock','ackley','griewank','mixed']
     seeds,ms = args.seeds or (30 if args.full else 7),args.methods.split(',')+(['gp'] if args.gp else [])
-    wins,cells,secs,beat = 0,0,{m:0. for m in ms},{m:0 for m in ms}
+    if args.ablation: return ablation(funcs, dims, budgets, seeds)
     print(f"{'median best of '+str(seeds):<26}"+''.join(f'{m:>16}' for m in ms))
-    for fn in funcs:
-        for d in ([6] if fn.startswith('mixed') else dims):
-            res = {m:{b:[] for b in budgets} for m in ms}
-            for s in range(seeds):
-                for m in ms:
-                    t = time.time()
-                    if m in AWARE:
-                        for b in budgets: res[m][b].append(METHODS[m](problem(fn,d,s), b, s)[-1])
-                    else:
-                        r = METHODS[m](problem(fn,d,s), budgets[-1], s)
-                        for b in budgets: res[m][b].append(r[b-1])
-                    secs[m] += time.time()-t
-            for b in budgets:
-                med = {m:np.median(res[m][b]) for m in ms}
-                peers = [med[m] for m in ms if m not in ('anneal','gp')]
-                if 'anneal' in ms and peers:
-                    cells += 1; wins += med['anneal']<=min(peers)
-                    for m in ms: beat[m] += med['anneal']<=med[m]
-                print(f'{fn:>12} {d:>3}d {b:>6}  '+''.join(f'{med[m]:>16.4g}' for m in ms), flush=True)
-    print('seconds in all              '+''.join(f'{secs[m]:>16.1f}' for m in ms))
-    if cells: print('ours not worse              '+''.join(f"{f'{beat[m]}/{cells}':>16}" for m in ms)+f'\nnot worse than every peer: {wins}/{cells} cells = {100*wins/cells:.0f}%')
+    res = compare(ms, funcs, dims, budgets, seeds, args.cache)
+    for m in ('anneal','gp'):
+        if m in ms: verdict(res, ms, budgets, m)
+    if args.plot: figure(res, ms, budgets, args.plot)
 
 if __name__=='__main__': main()

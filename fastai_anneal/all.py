@@ -1,4 +1,6 @@
 "Everything public: `from fastai_anneal.all import *` after fastai's own `from fastai.vision.all import *` or another"
+import importlib.util as _util
+
 from .core import *
 from .schedule import *
 from .lr_finder import *
@@ -7,3 +9,4 @@ from .simanneal import *
 from .search import *
 from .learner import *
 from .mnist import *
+if _util.find_spec('optuna'): from .sampler import * # the extra `optuna`

@@ -526,21 +526,21 @@ def _mirror(x): x = abs(x)%2; return 2-x if x>1 else x
 
 # %% ../nbs/03_anneal.ipynb #95a5b23d
 def fit_bowl(
+    space, # `Space`
     us:np.ndarray, # Points, best first
     es:np.ndarray # Their energies
-)->tuple: # Origin, scale and axes of the bowl's own coordinates, there the curvatures and the slopes
-    "The parabola of least squares through the points: with all cross terms if they are enough, else with none"
-    m,n = us.shape
-    o,s = us[0],np.maximum(us.std(0), 1e-9)
-    x,y = (us-o)/s,(es-es[0])/max(es[-1]-es[0], 1e-300)
-    full = m>=1.3*_terms(n)
-    i,j = _pairs(n) if full else (np.arange(n),)*2
+)->tuple: # The best point; spread of the points; the bowl's axes (columns), curvatures along them, slopes along them at the best point
+    "The parabola of least squares through the points: with all cross terms if they are enough for that, else without"
+    x = us[:,space.nums]; m,n = x.shape
+    s = np.maximum(x.std(0), 1e-9)
+    x,y = (x-x[0])/s,(es-es[0])/max(es[-1]-es[0], 1e-300)
+    i,j = _pairs(n) if m>=1.3*_terms(n) else (np.arange(n),)*2
     A = np.concatenate([np.ones((m,1)), x, x[:,i]*x[:,j]], 1)
     M = A.T@A; M.flat[::len(M)+1] += 1e-6*m
     b = np.linalg.solve(M, A.T@y)
     H = np.zeros((n,n)); H[i,j] = b[1+n:]
     h,V = np.linalg.eigh(H+H.T)
-    return o,s,V,h,V.T@b[1:1+n]
+    return us[0],s,V,h,V.T@b[1:1+n]
 
 def _terms(n): return (n+1)*(n+2)//2
 @functools.lru_cache
@@ -549,25 +549,23 @@ def _pairs(n): return np.triu_indices(n)
 def bowl_size(
     n:int, # Coordinates
     m:int # Points there are
-)->int: # How many of the best
-    "Points that `fit_bowl` wants: half as many again as it has numbers to find"
+)->int: # How many of the best to fit
+    "Half as many points again as the bowl has numbers to find"
     p = _terms(n) if m>=1.3*_terms(n) else 1+2*n
     return min(m, int(1.5*p)+2)
 
 def move_bowl(
     space, # `Space`
-    us:np.ndarray, # The best points so far, best first, `bowl_size` of them
-    es:np.ndarray, # Their energies
+    bowl, # From `fit_bowl`
     rng, # numpy `Generator`
     width:float=1. # How far it may go, in spreads of the points
 )->np.ndarray: # Coordinates of the neighbour
-    "To the bottom of the bowl that the best points lie in, with some noise; uphill in curvature or too far away: to the edge of trust"
-    c = space.nums
-    o,s,V,h,g = fit_bowl(us[:,c], es)
+    "To the bottom of a bowl, a little beside; where it bends down, or the bottom is too far away, as far downhill as it may go"
+    o,s,V,h,g = bowl
     z = -g/np.maximum(np.abs(h), 1e-4)
     z *= min(1., width*math.sqrt(len(z))/max(math.sqrt(z@z), 1e-300))
-    r = us[0].copy()
-    r[c] = reflect(o+s*(V@z+rng.standard_normal(len(z))*(.05*width*rng.random())))
+    r,c = o.copy(),space.nums
+    r[c] = reflect(o[c]+s*(V@z+rng.standard_normal(len(z))*(.05*width*rng.random())))
     return r
 
 _moves,_bowl_max = ('all','one','bowl'),20
@@ -579,13 +577,14 @@ def neighbour(
     width:float=.2, # Width of a step, as a share of the range
     scale:float=1., # By what success has changed it
     flip:float=.5, # Probability of a category to change
-    best=None, # For `'bowl'`: function that gives the `n` best points, best first, and their energies; `None` for how many there are
+    best=None, # For `'bowl'`: the best points, best first, and their energies
     propose=None # For `'all'`: distribution of the steps
 )->np.ndarray: # Coordinates of the neighbour
-    "One proposal"
+    "One proposal; `'bowl'` falls back on `'all'` while there are too few points"
     if move=='one': return move_one(space, u, rng, width*scale)
-    if move=='bowl' and best is not None and (m := best(None))>=space.n+2 and 0<len(space.nums)<=_bowl_max:
-        return move_bowl(space, *best(bowl_size(len(space.nums), m)), rng, scale)
+    if move=='bowl' and best is not None and len(best[0])>=space.n+2 and 0<len(space.nums)<=_bowl_max:
+        us,es = best; m = bowl_size(len(space.nums), len(us))
+        return move_bowl(space, fit_bowl(space, us[:m], es[:m]), rng, scale)
     return move_all(space, u, rng, width, propose or Gaussian(), flip)
 
 # %% ../nbs/03_anneal.ipynb #b7bc97f3
@@ -637,12 +636,11 @@ class Annealer:
         self.us,self.rows,self.seen,self.swaps = [],[],set(),[0,0]
         self.sorted,self.ranked,self.epoch,self.uphill = [],[],None,[]
         self.i,self.t0,self.kicks,self.pending,self.noisy = 0,n_init,0,None,False
-        self.best_u,self.best_energy,self.theta = None,math.inf,None
+        self.best_u,self.best_energy,self.theta,self.bowl = None,math.inf,None,None
+        self._budget()
 
-    @property
-    def n_walk(self):
-        "Evaluations before the repeats at the end"
-        return self.n_iter-round(((.2 if self.noisy else 0.) if self.reeval is None else self.reeval)*self.n_iter)
+    def _budget(self): # evaluations before the repeats at the end
+        self.n_walk = self.n_iter-round(((.2 if self.noisy else 0.) if self.reeval is None else self.reeval)*self.n_iter)
     @property
     def pos(self): return min(1., max(0, self.i-self.t0)/max(1, self.n_walk-1-self.t0))
     @property
@@ -694,11 +692,18 @@ class Annealer:
         w = a*(b/a)**self.pos*self.ladder**(c/2)
         if isinstance(sp, _OwnState): return u.propose(self.rng, w)
         if move=='all' and self.adapt: w *= math.exp(.5*self.rng.standard_normal())
-        return neighbour(sp, u, self.rng, move, w, scale, .1+.4*(1-self.pos), self._top, self.propose)
+        if move=='bowl': return move_bowl(sp, self._fitted(), self.rng, scale)
+        return neighbour(sp, u, self.rng, move, w, scale, .1+.4*(1-self.pos), None, self.propose)
+
+    def _fitted(self):
+        "The bowl, fitted anew every few evaluations, as that takes longer than all else"
+        if self.bowl is None or self.i-self.bowl[0]>=1+len(self.space.nums)//6:
+            n = len(self.space.nums)
+            self.bowl = self.i,fit_bowl(self.space, *self._top(bowl_size(n, len(self.elite))))
+        return self.bowl[1]
 
     def _top(self, m):
         el = self.elite
-        if m is None: return len(el)
         return np.array([self.us[i] for _,i in el[:m]]),np.array([e for e,_ in el[:m]])
 
     @property
@@ -717,7 +722,7 @@ class Annealer:
 
     def _restart(self, epoch, t0, kicks, scale):
         sp,rng,best = self.space,self.rng,self.us[self.ranked[0][1]]
-        self.epoch,self.t0,self.kicks,self.scale = epoch,t0,kicks,[scale]*len(self.moves)
+        self.epoch,self.t0,self.kicks,self.scale,self.bowl = epoch,t0,kicks,[scale]*len(self.moves),None
         for ch in self.chains:
             if epoch is None: ch.u,ch.e,ch.se = best,self.ranked[0][0],0.
             else: ch.u,ch.e,ch.se = move_all(sp, best, rng, .3*math.sqrt(sp.n)),math.inf,0.
@@ -740,7 +745,7 @@ class Annealer:
         ch,temp = self.chains[c],self.temp*self.ladder**c
         p = self._prob(e, se, ch, temp) if of is None else 0.
         acc = p>=1 or bool(self.rng.random()<p)
-        self.noisy |= se>0
+        if se>0 and not self.noisy: self.noisy = True; self._budget()
         if of is None: self._learn(e, ch.e, move, acc)
         if acc: ch.u,ch.e,ch.se = u,e,se
         self._record(u, e, se, temp, p, acc, ch, c, move, of)

@@ -728,6 +728,7 @@ def plot_trials(self:SearchResult, axs=None):
     axs[0].step(h.trial, h.best, where='post', c='C1', label='best so far')
     ok = h.value[h.value.notna() & (h.state=='complete')]
     if len(ok) and (ok>0).all() and ok.max()>5*ok.min(): axs[0].set_yscale('log')
+    if len(ok)>9: axs[0].set_ylim(**{'top': np.quantile(ok, .95)*1.2} if self.sign>0 and (ok>0).all() else {})
     axs[0].set(ylabel=self.metric); axs[0].legend(fontsize=8, loc='best')
     axs[1].plot(h.trial, h.temp, c='C4'); axs[1].set(xlabel='trial', ylabel='temperature')
     if (h.temp.dropna()>0).all() and len(h.temp.dropna()): axs[1].set_yscale('log')
@@ -776,7 +777,7 @@ def plot_parallel(self:SearchResult, ax=None):
         ax.text(j, -.04, a, ha='center', va='top', fontsize=8); ax.text(j, 1.04, b, ha='center', va='bottom', fontsize=8)
         ax.axvline(j, c='.85', zorder=0)
     ax.set_xticks(range(len(names)), names); ax.tick_params(axis='x', pad=14, length=0)
-    ax.set(yticks=[], ylim=(-.02,1.02), title=f'best {self.metric} dark', xlim=(-.3,len(names)-.7)); ax.title.set_fontsize(9); ax.title.set_position((.5,1.1))
+    ax.set(yticks=[], ylim=(-.02,1.02), xlim=(-.3,len(names)-.7)); ax.set_title(f'best {self.metric} dark', fontsize=9, pad=20)
     for s in ax.spines.values(): s.set_visible(False)
     return ax
 

@@ -28,7 +28,7 @@ def test_only_declared_packages_are_imported():
             top = m.partition('.')[0]
             assert top in sys.stdlib_module_names or top in fastais+declared+['fastai_anneal'], f'{p.name} imports {m}'
 
-order = 'core schedule lr_finder anneal simanneal search learner mnist all cli'.split()
+order = 'core schedule lr_finder anneal sampler simanneal search learner mnist all cli'.split()
 
 def test_imports_go_one_way():
     for p in modules():
@@ -75,7 +75,7 @@ def test_readme_names_the_two_commands():
 
 def test_readme_lists_the_notebooks():
     have = {p.stem for p in (root/'nbs').glob('*.ipynb')}
-    assert have==set(re.findall(r'^\| `(\d\d_[\w.]+)`', (root/'README.md').read_text(), re.M))
+    assert have==set(re.findall(r'^\| `(\d\d\w?_[\w.]+)`', (root/'README.md').read_text(), re.M))
 
 @pytest.mark.parametrize('nb', ['00_core','10_tutorial.mnist'])
 def test_notebooks_run_in_jupyter_from_a_users_folder(nb, tmp_path):
