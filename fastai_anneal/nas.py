@@ -180,9 +180,9 @@ def _move_add(self:Net, rng):
     kind = _pick(rng, self.kinds)
     w,like = self.sizes[s][0],[o for o in self.layers if o.id==s and o.kind==kind]
     lo,hi = self.widths
-    beside = s==0 or rng.random()<.5 or not like
-    w = w if not beside else int(min(max(round(math.exp(rng.uniform(math.log(lo), math.log(hi)))), lo), hi))
-    new = Layer(self._new_id(), kind, w, (s,), k=3 if 3 in self.kernels else self.kernels[0], stride=1 if not beside or rng.random()<.5 else 2)
+    beside = rng.random()<.4
+    w = w if not beside and like and rng.random()<.7 else int(min(max(round(math.exp(rng.uniform(math.log(lo), math.log(hi)))), lo), hi))
+    new = Layer(self._new_id(), kind, w, (s,), k=3 if 3 in self.kernels else self.kernels[0], stride=1 if rng.random()<.5 else 2)
     if kind=='dense': new = replace(new, stride=1)
     return self._insert(new, t)._resrc(t, lambda src: (*src, new.id) if beside else [new.id if o==s else o for o in src])
 
