@@ -70,8 +70,6 @@ def test_folder_data_and_corrupt_data(tmp_path, capsys):
 
 # ---- search
 
-def search(*args, **kw): return run('search', '--epochs', '1', '--final', '1', *args, **kw)
-
 @pytest.mark.parametrize('args', [['search','--trials','0'], ['search','--model','rnn'], ['search','--workers','x'], ['search','--data','/no/such/folder'],
     ['search','--workers','2','--storage','s.jsonl'], ['search','--storage','s.pkl','--trials','1'], ['search','--out','/dev/null/x'], ['search','--epochs','-1']])
 def test_bad_options_of_search(args, capsys, tmp_path, monkeypatch): test_bad_options(args, capsys, tmp_path, monkeypatch)
@@ -104,9 +102,10 @@ def test_any_model(tmp_path):
     assert {t['model'] for t in r['trials']}=={'linear','mlp','cnn'} and r['best_hps']['model'] in ('linear','mlp','cnn') and .3<r['test_accuracy']<=1
     assert 'a network of choice' in (tmp_path/'o/report.html').read_text()
 
-def test_two_workers(tmp_path):
+def test_two_workers(tmp_path, monkeypatch):
     pytest.importorskip('optuna')
-    out = search('--trials', '6', '--workers', '2', '--model', 'linear', '--out', 'o', cwd=tmp_path)
-    assert out.returncode==0, out.stdout+out.stderr
+    monkeypatch.chdir(tmp_path); monkeypatch.setenv('PYTHONPATH', str(Path(__file__).parent.parent))
+    assert cli.main(['search', '--trials', '6', '--workers', '2', '--model', 'linear', '--epochs', '1', '--final', '1', '--out', 'o'])==0
     res = json.loads((tmp_path/'o/results.json').read_text())
     assert len(res['trials'])==6 and (tmp_path/'o/search.log').exists() and all(t['state'] in ('complete','stopped') for t in res['trials'])
+    assert len({t['lr'] for t in res['trials']})>=5
