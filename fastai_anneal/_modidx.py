@@ -656,6 +656,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                           'fastai_anneal/sampler.py'),
                                        'fastai_anneal.sampler.SimAnnealSampler._check': ( 'sampler.html#simannealsampler._check',
                                                                                           'fastai_anneal/sampler.py'),
+                                       'fastai_anneal.sampler.SimAnnealSampler._lowest': ( 'sampler.html#simannealsampler._lowest',
+                                                                                           'fastai_anneal/sampler.py'),
                                        'fastai_anneal.sampler.SimAnnealSampler._maybe_restart': ( 'sampler.html#simannealsampler._maybe_restart',
                                                                                                   'fastai_anneal/sampler.py'),
                                        'fastai_anneal.sampler.SimAnnealSampler._model': ( 'sampler.html#simannealsampler._model',

@@ -62,12 +62,13 @@ class _Union:
         except (ValueError,TypeError): return math.nan
     def of(self, r):
         "Coordinates of the trial `r`; of a running one those it was given count too"
-        if r.u is not None and r.u[0] is self: return r.u[1]
+        if (o := r.u) is not None and o[0] is self: return o[1]
         ps = dict(r.params)
         for k,v in (r.attr.get('params') or {}).items():
             if k in self.axes and k not in ps and r.state==TrialState.RUNNING: ps[k] = self.axes[k].d.to_external_repr(v)
-        r.u = (self,self.unit(ps)) if r.state!=TrialState.RUNNING else None
-        return self.unit(ps) if r.u is None else r.u[1]
+        u = self.unit(ps)
+        if r.state!=TrialState.RUNNING: r.u = (self,u)
+        return u
     def snap(self, us):
         "To the middle of their cells, where there are cells"
         ks,us = self.space.ks,np.array(us, dtype=float); on = ks>0
@@ -144,7 +145,7 @@ class _History:
         a,c,k,root = r.attr,self._begin(r),self._energy(r),self._root(r)
         p,old = 0.,c.cur
         if root is not None:
-            if k is not None: self.vals[root].append(k[1]); self.key[root] = (self.recs[root].viol, float(np.mean(self.vals[root])))
+            if k is not None and r.state==TrialState.COMPLETE: self.vals[root].append(k[1]); self.key[root] = (self.recs[root].viol, float(np.mean(self.vals[root])))
         else:
             p = self.prob(k, c, a); self.key[r.n] = k
             if k is not None: self._valued(r, c, k)
@@ -284,7 +285,9 @@ class SimAnnealSampler(BaseSampler):
         if not isinstance(width, (tuple,list)) or len(width)!=2 or not all(o>0 for o in width): raise ValueError(f"width={width!r}: give two positive numbers, at the start and at the end")
         store_attr('n_trials,n_startup,n_chains,screen,n_screen,walk,width,final,restart,diff,constraints_func')
         self.seed = int(np.random.SeedSequence().entropy%2**63) if seed is None else int(seed)%2**63
-        self.schedule = (schedule or Geometric(.1,.001)).started(.1) if hasattr(schedule or 0, 'started') or schedule is None else schedule
+        s = schedule or Geometric(.1,.001)
+        if hasattr(s, 'update'): raise ValueError(f"schedule={s!r} adapts by a state of its own, which no other worker knows: take one such as Geometric(.1,.001)")
+        self.schedule = s.started(.1) if hasattr(s, 'started') else s
         self._memo = WeakKeyDictionary()
 
     def __getstate__(self): return {k:v for k,v in self.__dict__.items() if k!='_memo'}
@@ -345,9 +348,9 @@ def _recs(self:SimAnnealSampler, study, trial=None):
 
 @patch
 def _union(self:SimAnnealSampler, study, dists):
-    memo = self._memo.setdefault(study, {}); old = memo.get('union')
-    if old is None or old[0]!=dists: memo['union'] = (dict(dists),_Union(dists))
-    return memo['union'][1]
+    memo = self._memo.setdefault(study, {}); o = memo.get('union')
+    if o is None or o[0]!=dists: o = memo['union'] = (dict(dists),_Union(dists))
+    return o[1]
 
 def _dists(recs):
     "The latest distribution of each parameter, without those that change their kind"
@@ -431,8 +434,8 @@ def _model(self:SimAnnealSampler, study, un, h):
     if at>=30: at -= at%5 # lengths are learnt from the first `at` trials: one fit lasts for five, and any worker gets the same
     old = [i for i,(m,_) in enumerate(rows) if m<at][-200:]
     memo,key = self._memo.setdefault(study, {}),hash((tuple(un.names), tuple(rows[i] for i in old)))
-    if memo.get('key')!=key: memo.update(key=key, th=gp.fit(X[old], ids[old], _scores([rows[i][1] for i in old])))
-    return gp.post(memo['th'], X, ids, y),memo['th'],X,ids,y,ns
+    if (o := memo.get('fit')) is None or o[0]!=key: o = memo['fit'] = (key,gp.fit(X[old], ids[old], _scores([rows[i][1] for i in old])))
+    return gp.post(o[1], X, ids, y),o[1],X,ids,y,ns
 
 def _present(us, A, cat):
     "The candidates `us` without what the nearest of the trials `A` does not have"
@@ -451,15 +454,24 @@ def _screened(self:SimAnnealSampler, study, un, h, rng, n, u, El, ev, live, take
     if live: # believed
         L = np.array(live)
         gp.post(th, np.concatenate([X,L]), np.concatenate([ids,-1-np.arange(len(L))]), np.concatenate([y,gp.predict(L)[0]]))
-    around = np.array([u,El[0],_filled(A[int(m.argmin())], un, h, ev, rng)])[np.arange(self.n_screen)%3]
-    near = _neighbours(un.space, around, rng, np.exp(rng.uniform(-4, 1, self.n_screen)), El, self.diff)
-    us = un.snap(np.concatenate([un.space.stratified(rng, max(1, self.n_screen//4)), near]))
-    us = us[[k not in taken for k in un.keys(us)]]
-    far = gp.diff(us, X).sum(0).min(1)>(.1*self._width(n))**2 if len(us) else np.array([False])
-    if far.any(): us = us[far] # nothing is learnt next to what is known
-    if not len(us): return _repeat(h, ns[int(m.argmin())], un, attr)
-    m,s = gp.predict(_present(us, A, un.space.cat))
-    return un.value(us[int(np.argmin(m-1.5*s))])
+    at = np.array([u,El[0],_filled(A[int(m.argmin())], un, h, ev, rng)])
+    r = self._lowest(un, gp, X, A, rng, n, at, El, taken)
+    return _repeat(h, ns[int(m.argmin())], un, attr) if r is None else un.value(r)
+
+@patch
+def _lowest(self:SimAnnealSampler, un, gp, X, A, rng, n, at, El, taken):
+    "The candidate with the lowest confidence bound, of many around `at` and anywhere, then of some around the most promising; None if all are taken"
+    k,best,low = self.n_screen,None,math.inf
+    us = np.concatenate([un.space.stratified(rng, max(1, k//4)), _neighbours(un.space, at[np.arange(k)%len(at)], rng, np.exp(rng.uniform(-4, 1, k)), El, self.diff)])
+    for w in (.1,.02,0):
+        us = un.snap(us); us = us[[o not in taken for o in un.keys(us)]]
+        far = gp.diff(us, X).sum(0).min(1)>(.1*self._width(n))**2 if len(us) else np.array([False])
+        if far.any(): us = us[far] # nothing is learnt next to what is known
+        if len(us):
+            m,s = gp.predict(_present(us, A, un.space.cat)); v = m-1.5*s; o = np.argsort(v, kind='stable')
+            if v[o[0]]<low: best,low = us[o[0]],v[o[0]]
+        if best is None or not len(us) or not w or un.space.discrete: return best
+        us = _neighbours(un.space, us[o[np.arange(max(1, k//4))%min(5, len(o))]], rng, np.full(max(1, k//4), w), El, 0.)
 
 def _thompson(gp, A, ids, rng):
     m,C = gp.predict(A, ids, cov=True)

@@ -5,6 +5,7 @@ optuna = pytest.importorskip('optuna')
 from optuna.distributions import *
 from optuna.testing.pytest_samplers import BasicSamplerTestCase,RelativeSamplerTestCase,SingleOnlySamplerTestCase
 from optuna.trial import TrialState,create_trial
+from fastai_anneal.anneal import AdaptiveT
 from fastai_anneal.sampler import *
 from fastai_anneal.sampler import _History,_Axis
 
@@ -206,7 +207,7 @@ def test_with_optunas_other_parts():
     best_by_mean(st)
 
 @pytest.mark.parametrize('kw,msg', [(dict(n_trials=0),'n_trials=0'), (dict(n_trials=2.5),'n_trials=2.5'), (dict(screen='rf'),"screen='rf'"), (dict(final=1.),'final=1.0'),
-    (dict(n_chains=0),'n_chains=0'), (dict(width=.1),'width=0.1'), (dict(walk=-1),'walk=-1'), (dict(n_startup='x'),"n_startup='x'")])
+    (dict(n_chains=0),'n_chains=0'), (dict(width=.1),'width=0.1'), (dict(walk=-1),'walk=-1'), (dict(schedule=AdaptiveT()),'adapts by a state'), (dict(n_startup='x'),"n_startup='x'")])
 def test_wrong_arguments(kw, msg):
     with pytest.raises(ValueError, match=msg): SimAnnealSampler(**kw)
 
