@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['Dim', 'Float', 'LogFloat', 'Int', 'LogInt', 'Categorical', 'Bool', 'Vector', 'Space', 'Temp', 'Geometric', 'LinearT',
-           'PowSpace', 'LogarithmicT', 'CauchyT', 'Reheat', 'AdaptiveT', 'metropolis', 'threshold', 'penalty',
-           'accept_prob', 'reflect', 'clip', 'Gaussian', 'Tsallis', 'Cauchy', 'metropolis_walk', 'move_all', 'move_one',
+           'PowSpace', 'LogarithmicT', 'CauchyT', 'Reheat', 'AdaptiveT', 'ShapeT', 'metropolis', 'threshold', 'penalty',
+           'accept_prob', 'reflect', 'Gaussian', 'Tsallis', 'Cauchy', 'metropolis_walk', 'move_all', 'move_one',
            'fit_bowl', 'bowl_size', 'move_bowl', 'neighbour', 'Annealer', 'swap_prob', 'tempered_walk', 'posterior',
-           'gp_features', 'normal_scores', 'GP', 'expected_improvement', 'screened', 'anneal']
+           'gp_features', 'gp_groups', 'robust_scores', 'GP', 'expected_improvement', 'screened', 'anneal']
 
 # %% ../nbs/03_anneal.ipynb #306207f0
 import bisect,functools,json,math,numbers
@@ -371,6 +371,19 @@ class AdaptiveT(Temp):
         self.f *= 1+self.speed if self.rate<self.target(pos) else 1/(1+self.speed)
     def shape(self, pos): return self.f
 
+# %% ../nbs/03_anneal.ipynb #42d759a8
+class ShapeT(Temp):
+    "A shape of the learning rate schedules as a temperature, with all that their algebra makes: `ShapeT(ShapeWarm(.1,1,'10%') >> ShapeCos(1,.01))`"
+    def __init__(self,
+        of, # A `Shape`; its values multiply the start temperature
+        start:float=None, # Temperature where the shape is 1; by default found from the first uphill steps
+        n:int=1000 # Steps of the run
+    ):
+        if not hasattr(of, 'bind'): raise ValueError(f"ShapeT({of!r}): not a shape such as ShapeCos")
+        super().__init__(start); self.of,self.n,self.f = of,n,of.bind(1, n)
+    def shape(self, pos): return float(self.f(min(self.n-1, round(pos*(self.n-1)))))
+    def __repr__(self): return f'ShapeT({self.of!r}, start={self.start}, n={self.n})'
+
 # %% ../nbs/03_anneal.ipynb #c1ca3f38
 def metropolis(
     de:float, # Energy of the neighbour less that of the current state
@@ -418,13 +431,13 @@ def reflect(
     u = np.abs(u)%2
     return np.where(u>1, 2-u, u)
 
-def clip(
+def _clip(
     u:np.ndarray # Coordinates, anywhere
 )->np.ndarray: # In [0,1]
     "Put what is outside [0,1] on its border"
     return np.minimum(np.maximum(u, 0.), 1.)
 
-_bounds = dict(reflect=reflect, clip=clip)
+_bounds = dict(reflect=reflect, clip=_clip)
 
 class Gaussian:
     "Steps normal in the space's own scale"
@@ -595,12 +608,12 @@ class Annealer:
     def __init__(self,
         space, # `Space`, a `Dim`, a dict of them, or a state of your own with a method `propose(rng, width)` that returns a neighbour
         n_iter:int, # Evaluations there will be
-        schedule=None, # Temperature: a function of the position in the run such as `Geometric`; start found by itself if it has none
+        schedule=None, # Temperature: a function of the position in the run such as `Geometric`, or a `Shape` of learning rates; start found by itself if it has none
         propose=None, # Distribution of the steps in all coordinates, by default `Gaussian()`
         accept=penalty, # Acceptance rule: `metropolis`, `threshold`, `penalty` (which is Metropolis for exact energies)
         energy:str='rank', # Compare by `'rank'` among all seen or by `'raw'` value
         width:tuple=(.25,.003), # Step width at the start and at the end, as a share of the range
-        n_init:int=None, # Latin hypercube points to begin with, by default a tenth, at most two more than coordinates
+        n_init:int=None, # Latin hypercube points to begin with, by default a tenth, at most two more than coordinates, at most 20
         start=None, # A point to begin with
         p0:float=.6, # With a raw energy: probability to take the mean uphill step at the start, fixes the start temperature
         moves=_moves, # Kinds of proposals: `'all'` coordinates, `'one'` coordinate, `'bowl'`
@@ -624,8 +637,9 @@ class Annealer:
         if reeval is not None and not (_real(reeval) and 0<=reeval<1): raise ValueError(f"reeval={reeval!r}: a share from 0 to below 1")
         moves = tuple(L(moves))
         if not moves or set(moves)-set(_moves): raise ValueError(f"moves={moves!r}: some of {', '.join(map(repr, _moves))}")
-        if n_init is None: n_init = 1 if start is not None or own else max(1, min(sp.n+2, n_iter//10))
+        if n_init is None: n_init = 1 if start is not None or own else max(1, min(sp.n+2, 20, n_iter//10))
         store_attr('n_iter,accept,energy,width,n_init,p0,adapt,reheat,n_chains,ladder,screen,n_screen,reeval')
+        if hasattr(schedule, 'bind'): schedule = ShapeT(schedule, .1 if energy=='rank' else None, n_iter)
         self.schedule = deepcopy(schedule) or (Geometric(.1,.001) if energy=='rank' else Geometric())
         self.propose,self.rng = propose or Gaussian(),np.random.default_rng(seed)
         self.moves = [m for m in moves if m!='bowl' or 0<len(sp.nums)<=_bowl_max]
@@ -944,38 +958,53 @@ def gp_features(
     us = np.asarray(us)
     if space.has_cond: us = np.where([space.active(u) for u in us], us, .5)
     cols = [us[:,~space.cat]]
-    for i in space.cats: cols.append(np.eye(space.ks[i])[np.minimum((us[:,i]*space.ks[i]).astype(int), space.ks[i]-1)]*.7)
+    for i in space.cats: cols.append(np.eye(space.ks[i])[np.minimum((us[:,i]*space.ks[i]).astype(int), space.ks[i]-1)]*_apart)
     return np.concatenate(cols, 1)
 
-def normal_scores(es)->np.ndarray:
-    "Energies by rank on a normal scale, so that one diverged training does not spoil the fit"
-    from scipy.special import ndtri
-    from scipy.stats import rankdata
-    return ndtri((rankdata(es)-.5)/len(es))
+_apart = .5 # two categories are as far from each other as .5*sqrt(2) of the range of a number
+def gp_groups(space)->np.ndarray:
+    "Which length each feature has: one for each coordinate"
+    return np.r_[np.arange(len(space.nums)), np.repeat(len(space.nums)+np.arange(len(space.cats)), space.ks[space.cats])].astype(int)
+
+def robust_scores(
+    es # Energies, finite or inf
+)->np.ndarray: # Of mean 0 and standard deviation 1
+    "Energies as they are from the best to as far beyond the median, and no further, so that one diverged training does not spoil the fit"
+    es = np.asarray(es, float); f = es[np.isfinite(es)]
+    if not len(f): return np.zeros(len(es))
+    m = np.median(f); d = m-f.min()
+    z = np.clip((es-m)/d, -1., 1.) if d>0 else (es>m).astype(float)
+    return (z-z.mean())/max(z.std(), 1e-9)
 
 class GP:
-    "Gaussian process (Matern 5/2, a length for each feature) whose constants maximise the posterior; `theta` to start from"
+    "Gaussian process (Matern 5/2, a length for each group of features) whose constants maximise their posterior"
     def __init__(self,
         X, # Features
         y, # Values, about normal
         theta=None, # Logarithms of the lengths, the variance and that of the noise; by default common ones
-        n_steps:int=15 # Steps of L-BFGS to fit them; 0 to take `theta` as it is
+        n_steps:int=15, # Steps of L-BFGS to fit them; 0 to take `theta` as it is
+        groups=None # Which length each feature has; by default each its own
     ):
-        n,d = X.shape
+        self.groups = np.arange(X.shape[1]) if groups is None else groups
+        d = int(self.groups.max())+1
         self.X,self.y,self.prior = X,y,np.r_[np.full(d, math.log(.5)+.25*math.log(d)), 0., math.log(1e-2)]
         self.sd = np.r_[np.full(d, 1.), 1., 2.]
         self.theta = self.prior.copy() if theta is None else theta
         if n_steps:
             from scipy.optimize import minimize
-            self.D2 = (X[:,None]-X[None])**2
+            self._distances()
             r = minimize(self._loss, self.theta, jac=True, method='L-BFGS-B', bounds=[(p-3*s, p+3*s) for p,s in zip(self.prior, self.sd)], options=dict(maxiter=n_steps, maxfun=2*n_steps))
             self.theta = r.x; del self.D2
         self._solve()
 
+    def _distances(self):
+        D = (self.X[:,None]-self.X[None])**2
+        self.D2 = np.stack([D[:,:,self.groups==g].sum(2) for g in range(self.groups.max()+1)], 2)
+
     def _loss(self, t):
         "Negative logarithm of the posterior of the constants, and its gradient"
         from scipy.linalg import lapack
-        n,d = self.X.shape
+        n,d = len(self.X),len(t)-2
         w = np.exp(-2*t[:d]); r = np.sqrt(5*(self.D2@w)); v,s = math.exp(t[d]),math.exp(t[d+1])
         ex = v*np.exp(-r); K0 = (1+r+r*r/3)*ex
         K = K0.copy(); K.flat[::n+1] += s+1e-8
@@ -989,7 +1018,7 @@ class GP:
         return self.y@a/2+np.log(np.diag(L)).sum()+z@z/2, -g+z/self.sd
 
     def _k(self, Z):
-        w = np.exp(-self.theta[:-2]); A,B = self.X*w,Z*w
+        w = np.exp(-self.theta[:-2])[self.groups]; A,B = self.X*w,Z*w
         r = np.sqrt(5*np.maximum((A*A).sum(1)[:,None]+(B*B).sum(1)[None]-2*A@B.T, 0.))
         return math.exp(self.theta[-2])*(1+r+r*r/3)*np.exp(-r)
     def _solve(self):
@@ -1023,7 +1052,7 @@ def screened(
     if len(es)>_gp_max: keep = np.r_[np.argsort(es[:-_gp_max//2])[:_gp_max//2], len(es)-_gp_max//2:len(es)]; us,es = us[keep],es[keep]
     top = us[np.argsort(es)[:5]]
     u = top[0] if u is None else u
-    gp = GP(gp_features(space, us), normal_scores(es), theta, n_steps)
+    gp = GP(gp_features(space, us), robust_scores(es), theta, n_steps, gp_groups(space))
     base = gp.predict(gp.X)[0].min()
     def ei(c): return expected_improvement(*gp.predict(gp_features(space, c)), base)
     at = [u,*top]
