@@ -1189,6 +1189,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                       'fastai_anneal.search.SearchFile.flush': ('search.html#searchfile.flush', 'fastai_anneal/search.py'),
                                       'fastai_anneal.search.SearchFile.write': ('search.html#searchfile.write', 'fastai_anneal/search.py'),
                                       'fastai_anneal.search.SearchResult': ('search.html#searchresult', 'fastai_anneal/search.py'),
+                                      'fastai_anneal.search.SearchResult.__getstate__': ( 'search.html#searchresult.__getstate__',
+                                                                                          'fastai_anneal/search.py'),
                                       'fastai_anneal.search.SearchResult.__init__': ( 'search.html#searchresult.__init__',
                                                                                       'fastai_anneal/search.py'),
                                       'fastai_anneal.search.SearchResult.__repr__': ( 'search.html#searchresult.__repr__',

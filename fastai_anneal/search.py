@@ -108,7 +108,8 @@ class SearchFile:
 
     def _read(self):
         data = b''
-        while b := os.pread(self.fd, 1<<20, len(data)): data += b
+        os.lseek(self.fd, 0, os.SEEK_SET)
+        while b := os.read(self.fd, 1<<20): data += b
         lines,end,res = data.split(b'\n'),0,[]
         if not lines[-1]: lines.pop()
         for i,l in enumerate(lines):
@@ -320,6 +321,7 @@ class _Engine:
         late,self.n_trials = -(-r//2),n_trials
         self.slots = {int(o) for o in np.linspace(.4*n_trials, n_trials-late, r-late+1)[:-1]}
         self.a.n_iter,self.a.reeval = n_trials,late/n_trials
+        self.a._budget()
 
     def groups(self):
         "The completed trials of each configuration"
@@ -590,6 +592,7 @@ class SearchResult:
         self.interrupted = getattr(search, 'interrupted', False)
         self.metric,self.sign = settings['metric'],1 if settings['minimize'] else -1
 
+    def __getstate__(self): return {**self.__dict__, '_search': None} # functions that make learners need not pickle
     def _groups(self):
         r = {}
         for t in self.trials:
@@ -863,7 +866,10 @@ class _Search:
                 with _own_order(learn.dls, t.seed), learn.no_bar(), learn.no_logging(): self._fit(learn, ours, watch)
                 self._finish(t, watch)
             except SearchError: raise
-            except Exception as e: t.state,t.error,self.exc = 'failed',f'{type(e).__name__}: {str(e).strip()}'[:500],e
+            except Exception as e:
+                t.state,t.error = 'failed',f'{type(e).__name__}: {str(e).strip()}'[:500]
+                self.exc = e if t.number<3 else None # it holds on to the learner
+                if torch.cuda.is_available(): torch.cuda.empty_cache()
         if t.state=='complete': self._keep(t, learn)
         return learn
 
@@ -960,7 +966,10 @@ class _Search:
             if t.number in self.kept and not retrain and n_epoch is None:
                 learn.model.load_state_dict(self.kept[t.number])
                 return learn
-            with _own_order(learn.dls, t.seed): self._fit(learn, ours, [], n_epoch)
+            quiet = (learn.no_bar(),learn.no_logging()) if not self.progress else ()
+            with contextlib.ExitStack() as st:
+                for c in (_own_order(learn.dls, t.seed),*quiet): st.enter_context(c)
+                self._fit(learn, ours, [], n_epoch)
             return learn
 
     # -- weights to continue from, across restarts
@@ -1072,7 +1081,8 @@ def anneal_search(
 
 def _in_study(storage, make, spec, settings, n_trials, seed, kwargs, ours):
     if settings['warm']: raise SearchError(f"storage={storage!r}: weights are not shared between processes, so `warm` needs a file like 'search.jsonl'")
-    kwargs.pop('n_init', None)
+    if settings['start'] is not None: raise SearchError(f"storage={storage!r}: `start` needs a file like 'search.jsonl'")
+    if (n := kwargs.pop('n_init', None)): kwargs.setdefault('n_startup', n)
     engine = _StudyEngine(storage, spec, settings, n_trials, seed, **kwargs)
     return _Search(make, spec, engine.settings, engine, *ours).run()
 

@@ -38,6 +38,10 @@ def test_result():
     assert sum(r.importance().values())==pytest.approx(1)
     with pytest.raises(ValueError, match="did you mean 'slices'"): r.plot('slice')
     assert 'valid_loss' in repr(r)
+    import pickle
+    p = pickle.loads(pickle.dumps(r))
+    assert p.best==r.best and facts(p)==facts(r)
+    with pytest.raises(SearchError, match='read from a file'): p.best_learner()
 
 def test_best_learner_is_the_trial_again():
     r = go()
@@ -412,6 +416,7 @@ def test_a_study_as_storage(kind, tmp_path):
     with pytest.raises(SearchError, match='seed=0, not 1'): go(f, sp, storage=u, n_trials=9, seed=1)
     assert len(go(f, sp, storage=u, n_trials=9, seed=None).trials)==9
     with pytest.raises(SearchError, match='warm'): go(f, sp, storage=u, warm=True)
+    with pytest.raises(SearchError, match='start'): go(f, sp, storage=u, start={'lr': .1})
     import optuna
     st = optuna.load_study(study_name='anneal_search', storage=S._study_storage(u))
     assert len(st.trials)==9 and all('anneal' in t.system_attrs for t in st.trials) and st.trials[0].intermediate_values
