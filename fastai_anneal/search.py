@@ -740,6 +740,7 @@ def plot_trials(self:SearchResult, axs=None):
 @patch
 def plot_slices(self:SearchResult, axs=None):
     "The metric against each hyperparameter, later trials darker; returns the axes"
+    from matplotlib.ticker import NullFormatter
     names,X,ticks,logs,ts = self._table()
     if axs is None:
         import matplotlib.pyplot as plt
@@ -754,7 +755,7 @@ def plot_slices(self:SearchResult, axs=None):
         ax.scatter(x+jit, v, c=c, s=10, cmap='Blues', vmin=-.4*len(self.trials))
         ax.set(xlabel=n)
         if n in ticks: ax.set_xticks(range(len(ticks[n])), ticks[n], fontsize=7)
-        elif n in logs: ax.set_xscale('log')
+        elif n in logs: ax.set_xscale('log'); ax.xaxis.set_minor_formatter(NullFormatter())
         if lim is not None and lim[1]>lim[0]: d = .08*(lim[1]-lim[0]); ax.set_ylim(lim[0]-d, lim[1]+d)
     axs.ravel()[0].set_ylabel(self.metric)
     return axs
