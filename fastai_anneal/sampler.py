@@ -265,7 +265,7 @@ class SimAnnealSampler(BaseSampler):
     def __init__(self,
         seed:int=None, # Of all random draws, together with the number of the trial
         n_trials:int=None, # Trials there will be, of all workers together: it cools by that, and keeps the last ones for the final
-        n_startup:int=8, # Latin hypercube points to begin with
+        n_startup:int=None, # Latin hypercube points to begin with, by default 8, of a small budget a quarter
         n_chains:int=1, # Independent walks; with one for each worker, each walk is exact
         screen:str='gp', # `'gp'`: propose many, and let a Gaussian process choose the one to evaluate; or None
         n_screen:int=200, # How many it chooses from
@@ -277,6 +277,7 @@ class SimAnnealSampler(BaseSampler):
         diff:float=.4, # Share of steps along the difference of two of the best
         constraints_func=None # Function of a `FrozenTrial`: numbers that have to be at most 0
     ):
+        if n_startup is None: n_startup = 8 if not isinstance(n_trials, int) else max(2, min(8, n_trials//4))
         for k,v,lo in (('n_trials',n_trials,1),('n_startup',n_startup,0),('n_chains',n_chains,1),('n_screen',n_screen,1)):
             if not (k=='n_trials' and v is None) and (isinstance(v, bool) or not isinstance(v, numbers.Integral) or v<lo): raise ValueError(f"{k}={v!r}: it is a whole number from {lo} on")
         if screen not in (None,'gp'): raise ValueError(f"screen={screen!r}: it is 'gp' or None")
