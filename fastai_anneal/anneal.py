@@ -173,6 +173,7 @@ class Space:
         spec # A `Dim`, or a dict of `Dim`s, of fixed values and of further dicts
     ):
         if isinstance(spec, Space): spec = spec.spec
+        if not isinstance(spec, (Dim,dict)): raise ValueError(f"{spec!r} is not a space: write a Float(lo,hi), LogFloat, Int, LogInt, Categorical, Bool or Vector, or a dict of them")
         self.spec,self.dims,self.names,self.conds,self.flat = spec,[],[],[],True
         self._lay(spec, '', ())
         self.n = len(self.dims)
@@ -199,6 +200,9 @@ class Space:
             raise ValueError(f"{name}: {s!r} is not a space: write one of Float(lo,hi), LogFloat, Int, LogInt, Categorical, Bool, Vector")
 
     def _add(self, name, d, cond):
+        if not name.endswith(']'): # the same name is fine in two choices, of which only one is taken
+            for o,was in zip(self.names, self.conds):
+                if o==name and not any(i==j and a!=b for i,a in cond for j,b in was): raise ValueError(f"the space has two parameters {name!r}")
         self.names.append(name); self.dims.append(d); self.conds.append(cond)
         return len(self.dims)-1
 
@@ -262,9 +266,14 @@ class Space:
         "`m` points, one in each of `m` slices of every dimension (a latin hypercube)"
         if self.n==0: return np.zeros((m,0))
         return (np.stack([rng.permutation(m) for _ in range(self.n)], 1)+rng.random((m,self.n)))/m
-    def to_json(self)->str: return json.dumps(_spec_json(self.spec))
+    def to_json(self)->str:
+        "Text from which `from_json` makes the space again; choices and fixed values have to be numbers, strings, lists"
+        try: return json.dumps(_spec_json(self.spec))
+        except TypeError as e: raise ValueError(f"{self!r} cannot be written as JSON ({e}): give the choices names, and look them up in the objective") from None
     @staticmethod
-    def from_json(s:str): return Space(_spec_of(json.loads(s)))
+    def from_json(s:str):
+        try: return Space(_spec_of(json.loads(s)))
+        except (KeyError,TypeError,AttributeError,json.JSONDecodeError) as e: raise ValueError(f"this is not the JSON of a space ({type(e).__name__}: {e}): {s[:80]!r}") from None
     def __repr__(self): return f'Space({self.spec!r})'
     def __eq__(self, o): return isinstance(o, Space) and _spec_json(self.spec)==_spec_json(o.spec)
 
@@ -352,6 +361,8 @@ class Reheat(Temp):
         n:int=3, # How often
         decay:float=.5 # From which share of the last start
     ):
+        if not isinstance(sched, Temp): raise ValueError(f"Reheat({sched!r}): not a temperature such as Geometric(1,.01)")
+        if not (_integral(n) and n>0 and _real(decay) and 0<decay<=1): raise ValueError(f"Reheat(n={n!r}, decay={decay!r}): n is a whole number above 0, decay above 0 and at most 1")
         super().__init__(sched.start, sched.end); self.sched,self.n,self.decay = sched,n,decay
     def __repr__(self): return f'Reheat({self.sched!r}, n={self.n}, decay={self.decay})'
     def shape(self, pos):
@@ -628,15 +639,23 @@ class Annealer:
     ):
         own = hasattr(space, 'propose')
         self.space = sp = _OwnState(space) if own else Space(space)
-        if not (_integral(n_iter) and n_iter>0): raise ValueError(f"n_iter={n_iter!r}: the number of evaluations is a whole number above 0")
-        if energy not in ('rank','raw'): raise ValueError(f"energy={energy!r}: compare by 'rank' or by 'raw' value")
-        if screen not in (None,'gp'): raise ValueError(f"screen={screen!r}: it is 'gp' or None")
-        if screen and own: raise ValueError("screen='gp' needs a space of dimensions, not a state with its own `propose`")
-        if not (_integral(n_chains) and n_chains>0): raise ValueError(f"n_chains={n_chains!r}: the number of walks is a whole number above 0")
-        if not (_real(ladder) and ladder>=1): raise ValueError(f"ladder={ladder!r}: a hotter walk needs a factor of at least 1")
-        if reeval is not None and not (_real(reeval) and 0<=reeval<1): raise ValueError(f"reeval={reeval!r}: a share from 0 to below 1")
+        def bad(ok, msg):
+            if not ok: raise ValueError(msg)
+        bad(_integral(n_iter) and n_iter>0, f"n_iter={n_iter!r}: the number of evaluations is a whole number above 0")
+        bad(energy in ('rank','raw'), f"energy={energy!r}: compare by 'rank' or by 'raw' value")
+        bad(screen in (None,'gp'), f"screen={screen!r}: it is 'gp' or None")
+        bad(not (screen and own), "screen='gp' needs a space of dimensions, not a state with its own `propose`")
+        bad(_integral(n_screen) and n_screen>3, f"n_screen={n_screen!r}: choose from at least 4 neighbours")
+        bad(_integral(n_chains) and n_chains>0, f"n_chains={n_chains!r}: the number of walks is a whole number above 0")
+        bad(_real(ladder) and ladder>=1, f"ladder={ladder!r}: a hotter walk needs a factor of at least 1")
+        bad(reeval is None or _real(reeval) and 0<=reeval<1, f"reeval={reeval!r}: a share from 0 to below 1")
+        bad(_real(p0) and 0<p0<1, f"p0={p0!r}: a probability between 0 and 1")
+        bad(_real(reheat) and reheat>=0, f"reheat={reheat!r}: a share of the range, or 0 for never")
+        bad(n_init is None or _integral(n_init) and n_init>0, f"n_init={n_init!r}: begin with at least one point")
+        bad(isinstance(width, (tuple,list)) and len(width)==2 and all(_real(w) and w>0 for w in width), f"width={width!r}: two numbers above 0, the width at the start and at the end")
+        for k,f in dict(schedule=schedule, accept=accept, propose=propose).items(): bad(f is None and k!='accept' or callable(f) or hasattr(f, 'bind'), f"{k}={f!r}: not a function")
         moves = tuple(L(moves))
-        if not moves or set(moves)-set(_moves): raise ValueError(f"moves={moves!r}: some of {', '.join(map(repr, _moves))}")
+        bad(moves and not set(moves)-set(_moves), f"moves={moves!r}: some of {', '.join(map(repr, _moves))}")
         if n_init is None: n_init = 1 if start is not None or own else max(1, min(sp.n+2, 20, n_iter//10))
         store_attr('n_iter,accept,energy,width,n_init,p0,adapt,reheat,n_chains,ladder,screen,n_screen,reeval')
         if hasattr(schedule, 'bind'): schedule = ShapeT(schedule, .1 if energy=='rank' else None, n_iter)
@@ -735,11 +754,18 @@ class Annealer:
         if on.any() and top.std(0).max()<=self.reheat: self._restart([], self.i, sp.n+2, 1.)
 
     def _restart(self, epoch, t0, kicks, scale):
-        sp,rng,best = self.space,self.rng,self.us[self.ranked[0][1]]
+        sp,best = self.space,self.us[self.ranked[0][1]]
         self.epoch,self.t0,self.kicks,self.scale,self.bowl = epoch,t0,kicks,[scale]*len(self.moves),None
         for ch in self.chains:
             if epoch is None: ch.u,ch.e,ch.se = best,self.ranked[0][0],0.
-            else: ch.u,ch.e,ch.se = move_all(sp, best, rng, .3*math.sqrt(sp.n)),math.inf,0.
+            else: ch.u,ch.e,ch.se = self._kicked(best),math.inf,0.
+
+    def _kicked(self, u):
+        "`u` with two coordinates, more or less, thrown half of the range away"
+        sp,rng = self.space,self.rng
+        m = sp.active(u)&(rng.random(sp.n)<2/sp.n)
+        if not m.any(): m = np.arange(sp.n)==rng.choice(np.flatnonzero(sp.active(u)))
+        return self.propose(sp, u, rng, .5, m)
 
     def _rank(self, e): return bisect.bisect_left(self.sorted, e)/max(1, len(self.sorted))
     def _prob(self, e, se, ch, temp):
@@ -755,7 +781,10 @@ class Annealer:
     )->bool: # Accepted?
         "Take the energy of the point asked for, and move there or stay"
         if self.pending is None: raise ValueError("tell: there is no point to tell about, call `ask` first")
-        e,se,(u,c,move,of) = float(energy),float(se),attrgetter('u','chain','move','of')(self.pending)
+        if not (isinstance(se, numbers.Real) and se>=0): raise ValueError(f"se={se!r}: a standard error is a number from 0 on")
+        try: energy = float(energy)
+        except (TypeError,ValueError): raise ValueError(f"the energy of a point is a number, not {energy!r}") from None
+        e,se,(u,c,move,of) = energy,float(se),attrgetter('u','chain','move','of')(self.pending)
         ch,temp = self.chains[c],self.temp*self.ladder**c
         p = self._prob(e, se, ch, temp) if of is None else 0.
         acc = p>=1 or bool(self.rng.random()<p)
@@ -776,7 +805,13 @@ class Annealer:
         k,r = self.moves.index(move),bisect.bisect_left(self.sorted, e) if math.isfinite(e) else math.inf
         self.scale[k] = min(4., max(1e-4, self.scale[k]*(1.97 if de<0 else .8)))
         self.score = [.97*s+.01 for s in self.score]
-        self.score[k] += (r==0)+.3*(r<max(3, .05*len(self.sorted)))
+        self.score[k] += (self._gain(e) if r==0 else 0.)+.05*(r<max(3, .05*len(self.sorted)))
+
+    def _gain(self, e):
+        "What a new best is worth: the fourth root of the share by which it widens the distance of the best to the median"
+        if not self.ranked: return 1.
+        b,m = self.ranked[0][0],self.ranked[len(self.ranked)//2][0]
+        return min(1., (b-e)/max(m-b, 1e-300))**.25 if e<b else 0.
 
     def _record(self, u, e, se, temp, p, acc, ch, c, move, of):
         if of is None:
@@ -808,6 +843,8 @@ class Annealer:
         return deepcopy({k:(v.bit_generator.state if k=='rng' else v) for k,v in self.__dict__.items() if k not in ('space','propose','accept')})
     def load_state_dict(self, sd):
         "Continue from `sd`, what `state_dict` returned"
+        if 'rng' not in sd: raise ValueError("this is no state of an `Annealer`")
+        if self.space.n and sd['us'] and len(sd['us'][0])!=self.space.n: raise ValueError(f"this is the state of a run over {len(sd['us'][0])} coordinates; this space has {self.space.n}")
         sd = deepcopy(sd); self.rng.bit_generator.state = sd.pop('rng')
         self.__dict__.update(sd)
         return self
@@ -925,7 +962,7 @@ def plot(self:Annealer,
     h,num = self.history,pd.api.types
     ps = [n for n in h.columns[len(_cols):] if num.is_numeric_dtype(h[n]) and not num.is_bool_dtype(h[n])][:8]
     if axs is None: axs = plt.subplots(3+len(ps), 1, figsize=(8,1.8*(3+len(ps))), sharex=True, layout='constrained')[1]
-    axs[0].plot(h.i, h.energy, '.', alpha=.4, label='evaluated'); axs[0].plot(h.i, h.current, label='current'); axs[0].plot(h.i, h.best, label='best')
+    axs[0].plot(h.i, h.energy, '.', alpha=.4, label='evaluated'); axs[0].plot(*h.loc[h.chain==0, ['i','current']].values.T, label='current'); axs[0].plot(h.i, h.best, label='best')
     axs[0].set(ylabel='energy'); axs[0].legend(loc='upper right')
     for c,d in h.groupby('chain'): axs[1].plot(d.i, d.temp, label=f'chain {c}')
     axs[1].set(ylabel='temperature', yscale='log')
@@ -963,8 +1000,9 @@ def gp_features(
 
 _apart = .5 # two categories are as far from each other as .5*sqrt(2) of the range of a number
 def gp_groups(space)->np.ndarray:
-    "Which length each feature has: one for each coordinate"
-    return np.r_[np.arange(len(space.nums)), np.repeat(len(space.nums)+np.arange(len(space.cats)), space.ks[space.cats])].astype(int)
+    "Which length each feature has: one for each coordinate, or a common one if they are more than 50"
+    g = np.r_[np.arange(len(space.nums)), np.repeat(len(space.nums)+np.arange(len(space.cats)), space.ks[space.cats])].astype(int)
+    return g if space.n<=50 else np.zeros_like(g)
 
 def robust_scores(
     es # Energies, finite or inf
@@ -975,6 +1013,8 @@ def robust_scores(
     m = np.median(f); d = m-f.min()
     z = np.clip((es-m)/d, -1., 1.) if d>0 else (es>m).astype(float)
     return (z-z.mean())/max(z.std(), 1e-9)
+
+def _sq_dist(A, B): return np.maximum((A*A).sum(1)[:,None]+(B*B).sum(1)[None]-2*A@B.T, 0.)
 
 class GP:
     "Gaussian process (Matern 5/2, a length for each group of features) whose constants maximise their posterior"
@@ -998,8 +1038,8 @@ class GP:
         self._solve()
 
     def _distances(self):
-        D = (self.X[:,None]-self.X[None])**2
-        self.D2 = np.stack([D[:,:,self.groups==g].sum(2) for g in range(self.groups.max()+1)], 2)
+        parts = [self.X[:,self.groups==g] for g in range(self.groups.max()+1)]
+        self.D2 = np.stack([_sq_dist(p, p) for p in parts], 2)
 
     def _loss(self, t):
         "Negative logarithm of the posterior of the constants, and its gradient"
@@ -1019,7 +1059,7 @@ class GP:
 
     def _k(self, Z):
         w = np.exp(-self.theta[:-2])[self.groups]; A,B = self.X*w,Z*w
-        r = np.sqrt(5*np.maximum((A*A).sum(1)[:,None]+(B*B).sum(1)[None]-2*A@B.T, 0.))
+        r = np.sqrt(5*_sq_dist(A, B))
         return math.exp(self.theta[-2])*(1+r+r*r/3)*np.exp(-r)
     def _solve(self):
         from scipy.linalg import cho_factor,cho_solve
@@ -1092,6 +1132,7 @@ def anneal(
     try:
         for _ in range(n_iter):
             r = objective(a.ask())
+            if isinstance(r, tuple) and len(r)!=2: raise ValueError(f"the objective returned {r!r}: give an energy or `(energy, standard error)`")
             a.tell(*(r if isinstance(r, tuple) else (r,)))
             if callback is not None and callback(a): break
     except KeyboardInterrupt: print(f'interrupted after {a.i} of {n_iter} evaluations')

@@ -40,7 +40,13 @@ def test_dim(d):
     (lambda: Geometric(1,2), 'hotter'), (lambda: Geometric(1,factor=2,n=5), 'factor=2'), (lambda: Geometric(1,factor=.9), 'give `n`'), (lambda: Tsallis(3), 'between 1 and 3'), (lambda: PowSpace(1,0,0), 'factor=0'),
     (lambda: Annealer(Float(0,1), 5, n_chains=0), 'n_chains=0'), (lambda: Annealer(Float(0,1), 5, ladder=.5), 'ladder=0.5'), (lambda: Annealer(Float(0,1), 5, reeval=1), 'reeval=1'),
     (lambda: Annealer(Float(0,1), 5, moves='some'), "'bowl'"), (lambda: Annealer(Float(0,1), 5, moves=()), "'bowl'"), (lambda: Gaussian('wrap'), "bounds='wrap'"), (lambda: Annealer(Float(0,1), 2.5), 'n_iter=2.5'),
-    (lambda: ShapeT(3), 'not a shape'), (lambda: Annealer(Tour(range(4)), 5, screen='gp'), 'space of dimensions')])
+    (lambda: Space([Float(0,1)]), 'is not a space'), (lambda: Space({'a': Float(0,1), 'k': Categorical({'x': {'a': Int(0,3)}, 'y': {}})}), "two parameters 'a'"),
+    (lambda: Space({'a': Categorical(math.sin, math.cos)}).to_json(), 'give the choices names'), (lambda: Space.from_json('{"type": "Foo"}'), 'Foo'), (lambda: Space.from_json('x'), 'not the JSON'),
+    (lambda: anneal(lambda p: None, Float(0,1), 5), 'not None'), (lambda: anneal(lambda p: (1,2,3), Float(0,1), 5), 'standard error'), (lambda: anneal(lambda p: (1,-1), Float(0,1), 5), 'se=-1'),
+    (lambda: Annealer(Float(0,1), 5, width=.2), 'width=0.2'), (lambda: Annealer(Float(0,1), 5, p0=2), 'p0=2'), (lambda: Annealer(Float(0,1), 5, reheat=-1), 'reheat=-1'), (lambda: Annealer(Float(0,1), 5, n_init=0), 'n_init=0'),
+    (lambda: Annealer(Float(0,1), 5, schedule=3), 'schedule=3'), (lambda: Annealer(Float(0,1), 5, accept=.1), 'accept=0.1'), (lambda: Annealer(Float(0,1), 5, n_screen=0), 'n_screen=0'),
+    (lambda: Annealer(Float(0,1), 5).load_state_dict({}), 'no state'), (lambda: Annealer(MIXED, 5).load_state_dict(tells(Annealer(Float(0,1), 5), lambda p: p, 2).state_dict()), '1 coordinates'),
+    (lambda: Reheat(3), 'not a temperature'), (lambda: Reheat(Geometric(1,.1), n=0), 'n=0'), (lambda: ShapeT(3), 'not a shape'), (lambda: Annealer(Tour(range(4)), 5, screen='gp'), 'space of dimensions')])
 def test_bad_input(f, msg):
     with pytest.raises(ValueError, match=msg): f()
 
@@ -252,7 +258,7 @@ def test_screened_is_pure_and_takes_anything():
         np.testing.assert_array_equal(a, b); s.check(s.value(a))
 
 def test_screening_is_worth_it():
-    best = {c:np.median([anneal(obj, MIXED, 40, seed=s, screen=c).best_energy for s in range(7)]) for c in (None,'gp')}
+    best = {c:np.median([anneal(obj, MIXED, 20, seed=s, screen=c).best_energy for s in range(9)]) for c in (None,'gp')}
     assert best['gp']<best[None]
 
 def test_own_state():
