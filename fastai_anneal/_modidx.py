@@ -599,6 +599,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'fastai_anneal.nas.Net._move_narrower': ('nas.html#net._move_narrower', 'fastai_anneal/nas.py'),
                                    'fastai_anneal.nas.Net._move_norm': ('nas.html#net._move_norm', 'fastai_anneal/nas.py'),
                                    'fastai_anneal.nas.Net._move_remove': ('nas.html#net._move_remove', 'fastai_anneal/nas.py'),
+                                   'fastai_anneal.nas.Net._move_stage': ('nas.html#net._move_stage', 'fastai_anneal/nas.py'),
                                    'fastai_anneal.nas.Net._move_stride': ('nas.html#net._move_stride', 'fastai_anneal/nas.py'),
                                    'fastai_anneal.nas.Net._move_wider': ('nas.html#net._move_wider', 'fastai_anneal/nas.py'),
                                    'fastai_anneal.nas.Net._new_id': ('nas.html#net._new_id', 'fastai_anneal/nas.py'),

@@ -144,11 +144,11 @@ def _moves(cls):
 @patch
 def propose(self:Net,
     rng, # numpy `Generator`
-    width:float=.1 # Two moves with this probability, else one
+    width:float=.1 # How far, as a share: four times as many moves as this beyond the first, on average
 )->Net: # A neighbour that is a network
-    "A neighbour: one small move, sometimes two"
-    net,names = self,['add','add','remove','remove','wider','wider','narrower','narrower','kernel','stride','act','norm','connect','cut']
-    for _ in range(2 if rng.random()<width else 1):
+    "A neighbour: a small move, and some more of them the larger `width`"
+    net,names = self,['stage','stage','add','add','remove','remove','wider','wider','narrower','narrower','kernel','stride','act','norm','connect','cut']
+    for _ in range(1+int(rng.poisson(4*width))):
         for _ in range(200):
             new = getattr(net, '_move_'+names[int(rng.random()*len(names))])(rng)
             if new is not None and new!=net and not new.problem(): net = new; break
@@ -185,6 +185,18 @@ def _move_add(self:Net, rng):
     new = Layer(self._new_id(), kind, w, (s,), k=3 if 3 in self.kernels else self.kernels[0], stride=1 if rng.random()<.5 else 2)
     if kind=='dense': new = replace(new, stride=1)
     return self._insert(new, t)._resrc(t, lambda src: (*src, new.id) if beside else [new.id if o==s else o for o in src])
+
+@patch
+def _move_stage(self:Net, rng):
+    "After the last layer before what is dense: a convolution on half the height and width, with up to twice the channels"
+    if 'conv' not in self.kinds: return None
+    s = next((o.id for o in reversed(self.layers) if o.kind=='conv'), 0)
+    ts,(lo,hi) = [t for o,t in self._edges() if o==s],self.widths
+    w = min(max(round(self.sizes[s][0]*rng.uniform(1,2)), lo), hi) if s else int(rng.integers(lo, max(lo, hi//2)+1))
+    new = Layer(self._new_id(), 'conv', w, (s,), k=_pick(rng, [k for k in self.kernels if k>1] or self.kernels), stride=2)
+    r = self._insert(new, ts[0])
+    for t in ts: r = r._resrc(t, lambda src: [new.id if o==s else o for o in src])
+    return r
 
 @patch
 def _move_remove(self:Net, rng):

@@ -227,7 +227,7 @@ class _Mixed:
     def __init__(self, states, space, u): self.states,self.space,self.u = states,space,u
     def propose(self, rng, width):
         n,sp = len(self.states),self.space
-        pick = rng.random(n+(sp.n>0))<.5
+        pick = rng.random(n+(sp.n>0))<np.r_[[.8]*n, [.4]*(sp.n>0)] # what has structure has more to find out
         if not pick.any(): pick[int(rng.random()*len(pick))] = True
         states = {k:(s.propose(rng, width) if p else s) for (k,s),p in zip(self.states.items(), pick)}
         u = Gaussian()(sp, self.u, rng, width/math.sqrt(sp.n)) if sp.n and pick[-1] else self.u
@@ -453,6 +453,8 @@ def _suggest(t, spec, pre=''):
 
 def _is_study(storage): return isinstance(storage, str) and ('://' in storage or storage.startswith('journal:'))
 
+_lock_grace = 15 # seconds after which a journal's lock is taken from a worker, which holds it for milliseconds unless it was killed
+
 def _study_storage(storage):
     import optuna
     if not storage.startswith('journal:'):
@@ -461,8 +463,9 @@ def _study_storage(storage):
             try: return optuna.storages.RDBStorage(storage, **kw)
             except Exception as e: err = e; time.sleep(.1*2**i*random.Random().random())
         raise SearchError(f"storage={storage!r} cannot be opened: {str(err).splitlines()[0]}") from err
-    from optuna.storages.journal import JournalFileBackend
-    return optuna.storages.JournalStorage(JournalFileBackend(storage.partition(':')[2]))
+    from optuna.storages.journal import JournalFileBackend,JournalFileSymlinkLock
+    f = storage.partition(':')[2]
+    return optuna.storages.JournalStorage(JournalFileBackend(f, JournalFileSymlinkLock(f, _lock_grace)))
 
 # %% ../nbs/05_search.ipynb #2b3336ba
 class _StudyEngine:

@@ -46,7 +46,7 @@ def test_a_walk_stays_among_networks(shape):
 
 def test_every_move_happens_and_is_small():
     names,seen = set(_moves(Net)),set()
-    assert names=={'add','remove','wider','narrower','kernel','stride','act','norm','connect','cut'}
+    assert names=={'stage','add','remove','wider','narrower','kernel','stride','act','norm','connect','cut'}
     for seed in range(3):
         net,rng = walk(seed, 12)
         for n in names:

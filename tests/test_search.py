@@ -432,7 +432,8 @@ def test_study_maximises_fails_and_prunes(tmp_path):
     assert r.best_value>.5 and r.sign==-1
 
 @pytest.mark.parametrize('kind', ['sqlite','journal'])
-def test_four_workers_one_killed(kind, tmp_path):
+def test_four_workers_one_killed(kind, tmp_path, monkeypatch):
+    monkeypatch.setattr(S, '_lock_grace', 3) # the forked workers see it too
     optuna = pytest.importorskip('fastai_anneal.sampler') and pytest.importorskip('optuna')
     u,n = url(kind, tmp_path),14
     def worker(i):
