@@ -227,10 +227,10 @@ class _Mixed:
     def __init__(self, states, space, u): self.states,self.space,self.u = states,space,u
     def propose(self, rng, width):
         n,sp = len(self.states),self.space
-        pick = rng.random(n+(sp.n>0))<np.r_[[.8]*n, [.4]*(sp.n>0)] # what has structure has more to find out
+        pick = rng.random(n+(sp.n>0))<np.r_[[.9]*n, [.4]*(sp.n>0)] # what has structure has more to find out
         if not pick.any(): pick[int(rng.random()*len(pick))] = True
         states = {k:(s.propose(rng, width) if p else s) for (k,s),p in zip(self.states.items(), pick)}
-        u = Gaussian()(sp, self.u, rng, width/math.sqrt(sp.n)) if sp.n and pick[-1] else self.u
+        u = move_one(sp, self.u, rng, width, max(.25, width)) if sp.n and pick[-1] else self.u # at all orders of magnitude, so that a cold walk can still leave a bad one
         return _Mixed(states, sp, u)
     def hps(self): return {**self.states, **self.space.value(self.u)}
 

@@ -433,7 +433,7 @@ def test_study_maximises_fails_and_prunes(tmp_path):
 
 @pytest.mark.parametrize('kind', ['sqlite','journal'])
 def test_four_workers_one_killed(kind, tmp_path, monkeypatch):
-    monkeypatch.setattr(S, '_lock_grace', 3) # the forked workers see it too
+    monkeypatch.setattr(S, '_lock_grace', 8) # the forked workers see it too
     optuna = pytest.importorskip('fastai_anneal.sampler') and pytest.importorskip('optuna')
     u,n = url(kind, tmp_path),14
     def worker(i):
