@@ -619,7 +619,8 @@ def _refined(sweep, lr, ratios, n_it, n_probes, kind, seed, bar):
         best = ask(max(got)+1 if best==max(got) else min(got)-1)
     for _ in range(2): best = ask(best-.5, best+.5)
     probes = [dict(lr=float(up*2.**e), steps=n, score=v) for e,v in got.items()]
-    return (lr*2**_basin(list(got), list(got.values())) if math.isfinite(got[best]) else lr),probes
+    if not math.isfinite(got[best]): return lr,probes
+    return min([lr*2**_basin(list(got), list(got.values()))]+[p['lr']/2 for p in probes if p['score']==math.inf]),probes
 
 # %% ../nbs/02_lr_finder.ipynb #b2d36ace
 def _kind(opt):

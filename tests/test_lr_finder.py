@@ -462,6 +462,8 @@ def test_probes_go_where_the_loss_is_lowest(monkeypatch, best):
 def test_probes_flee_divergence_and_give_up(monkeypatch):
     e,asked = _fake_refined(monkeypatch, lambda e: math.inf if e>-2.6 else 1+.2*(e+3)**2)
     assert e<=-2.6 and min(asked)<=-3
+    e,asked = _fake_refined(monkeypatch, lambda e: math.inf if e>1.6 else 1-.1*e) # best next to divergence, by luck
+    assert 1.5 in asked and e<=1
     e,asked = _fake_refined(monkeypatch, lambda e: math.inf)
     assert e==0 and len(asked)<=10
     e,asked = _fake_refined(monkeypatch, lambda e: 1+.2*(e-9)**2, 3)
