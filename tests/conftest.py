@@ -1,4 +1,4 @@
-import os
+import os,signal
 os.environ.setdefault('MPLBACKEND', 'Agg')
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 
@@ -6,6 +6,7 @@ import matplotlib.pyplot as plt, pytest, torch
 from pathlib import Path
 
 torch.set_num_threads(1)
+signal.signal(signal.SIGINT, signal.default_int_handler) # a shell's background job ignores it, and so would all that the tests start
 
 def pytest_collection_modifyitems(items):
     items[:] = [o for o in items if not o.function.__module__.startswith(('fastcore','fastai.'))] # `import *` brings their `test_eq`

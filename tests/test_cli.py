@@ -108,4 +108,5 @@ def test_two_workers(tmp_path, monkeypatch):
     assert cli.main(['search', '--trials', '6', '--workers', '2', '--model', 'linear', '--epochs', '1', '--final', '1', '--out', 'o'])==0
     res = json.loads((tmp_path/'o/results.json').read_text())
     assert len(res['trials'])==6 and (tmp_path/'o/search.log').exists() and all(t['state'] in ('complete','stopped') for t in res['trials'])
-    assert len({t['lr'] for t in res['trials']})>=5
+    new = [(t['lr'],t['wd']) for t in res['trials'] if t['repeats'] is None]
+    assert len(new)>=4 and len(set(new))==len(new)

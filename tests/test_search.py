@@ -170,12 +170,13 @@ def forked(f, *args):
 def test_killed_at_any_moment(tmp_path):
     f,kw = tmp_path/'s.jsonl',dict(n_trials=24, repeat=.2)
     whole = facts(go(**kw))
-    rng,n = random.Random(0),0
+    rng,n,size = random.Random(0),0,0
     for i in range(30):
         p = forked(lambda: go(storage=f, **kw))
-        p.join(rng.uniform(.05,.8))
+        size += rng.randint(0, 1200) # bytes of the file at which to kill: whatever the speed of the machine
+        while p.exitcode is None and (f.stat().st_size if f.exists() else -1)<size: time.sleep(.002)
         if p.exitcode is not None: break
-        os.kill(p.pid, signal.SIGKILL); p.join(); n += 1
+        time.sleep(rng.uniform(0, .05)); os.kill(p.pid, signal.SIGKILL); p.join(); n += 1
     r = go(storage=f, **kw)
     assert n>=3 and facts(r)==whole
     evs = [json.loads(l) for l in f.read_text().splitlines()]
