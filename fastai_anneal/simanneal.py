@@ -16,7 +16,7 @@ from fastai.callback.progress import ProgressCallback
 from fastai.callback.schedule import ParamScheduler
 from .core import *
 from .core import _shallow,_uninterrupted
-from .schedule import Checkpoint,_owner
+from .schedule import Checkpoint,attr_owner,refusing,scheduled_values
 from .anneal import *
 
 # %% ../nbs/04_simanneal.ipynb #291fbf82
@@ -71,8 +71,8 @@ def _mixup(learn): return next((c for c in learn.cbs if hasattr(c, 'distrib')), 
 def _get_mixup(learn): return float(_mixup(learn).distrib.concentration1)
 def _set_mixup(learn, v): _mixup(learn).distrib = torch.distributions.Beta(tensor(float(v)), tensor(float(v)))
 
-def _get_path(path, learn): return getattr(*_owner(learn, path))
-def _set_path(path, learn, v): setattr(*_owner(learn, path), v)
+def _get_path(path, learn): return getattr(*attr_owner(learn, path))
+def _set_path(path, learn, v): setattr(*attr_owner(learn, path), v)
 
 _magnitudes = dict(max_deg=0., max_zoom=1., min_zoom=1., magnitude=0., max_lighting=0., max_hue=0., max_count=0., max_scale=0.) # and where they have no effect
 def _magnitude_dicts(learn):
@@ -109,7 +109,7 @@ def _target(learn, o):
         if isinstance(fs, tuple): return fs
         t = fs(learn)
         return t.get,t.set
-    if '.' in o.name: _owner(learn, o.name); return partial(_get_path, o.name),partial(_set_path, o.name)
+    if '.' in o.name: attr_owner(learn, o.name); return partial(_get_path, o.name),partial(_set_path, o.name)
     raise ValueError(f"there is no hyperparameter {o.name!r}: {did_you_mean(o.name, [*hyper_names(learn.opt), *_named])}, or a path like model.0.p")
 
 # %% ../nbs/04_simanneal.ipynb #cbc430b2
@@ -229,7 +229,7 @@ def before_fit(self:SimAnnealHP):
     if self.learn.lock.locked() or hasattr(self.learn, 'lr_finder') or not self.hps_: # validate, get_preds, lr_find
         self.run = False # until `after_fit`
         return
-    self._check()
+    with refusing(self.learn): self._check()
     self.rng,self.rows,self.log,self.n_trained = np.random.default_rng(self.seed),[],{o.key:[] for o in self.hps_},0
     self._references()
     self.u = self._unit_now()
@@ -264,8 +264,8 @@ def _scheds(self:SimAnnealHP, name, g=-1):
     "The values that some callback's schedule has for `name`, along the fit, for group `g`"
     for cb in self.learn.cbs:
         if isinstance(cb, ParamScheduler) and name in cb.scheds: return [float(_of_group(cb.scheds[name](p), g)) for p in np.linspace(0,1,101)]
-        for t in getattr(getattr(cb, '_plan', None), 'tracks', ()):
-            if t.name==name: return [_of_group(t.at(k), g) for k in range(cb._plan.n_epoch*(cb._plan.n_iter if cb.by=='batch' else 1))]
+    vs = scheduled_values(self.learn, name)
+    return None if vs is None else vs[:,g if vs.shape[1]>1 else 0].tolist()
 
 def _of_group(vs, g): vs = L(vs, use_list=None); return vs[g] if len(vs)>1 else vs[0]
 
