@@ -280,6 +280,9 @@ def _references(self:SimAnnealHP):
         self.peaks[o.key] = get_hyper(self.learn.opt, o.name)[g] if s is None else max(s)
         self.ref0[o.key] = 1. if o.mult else self.peaks[o.key]
     self.refs = dict(self.ref0)
+    names = [o.name for o in self.hps_]
+    self.cycles = 'lr' in names and 'lr' not in self.scheduled and self.cool>0
+    self.cycles_mom = self.cycles and 'mom' in hyper_names(self.learn.opt) and 'mom' not in names and self._scheds('mom') is None
 
 @patch
 def _unit_now(self:SimAnnealHP):
@@ -302,11 +305,29 @@ def one_cycle_factor(
     return up*(1. if x<=0 else (1+math.cos(math.pi*x))/2)
 
 @patch
+def _pos(self:SimAnnealHP):
+    "Where in its cycle the fit is, or the trial of a screening, which is a whole one; and how the cycle is shared out"
+    return (self.learn.train_iter/self.trial,) if self.trial else (self.learn.pct_train, self.warm, self.cool)
+
+@patch
 def _factor(self:SimAnnealHP, name):
-    "What lr is multiplied by at the current batch: a cycle over the fit, or over the trial of a screening"
-    if name!='lr' or not self.cool and 'lr' not in self.scheduled: return 1.
-    if self.trial: return one_cycle_factor(self.learn.train_iter/self.trial)
-    return 1. if 'lr' in self.scheduled else one_cycle_factor(self.learn.pct_train, self.warm, self.cool)
+    "What lr is multiplied by at the current batch"
+    if name!='lr' or not (self.cycles or self.trial and self.cool): return 1.
+    return one_cycle_factor(*self._pos())*(self._stretch() if self.trial else 1.)
+
+@patch
+def _cycle_mom(self:SimAnnealHP):
+    "Momentum falls while lr rises, as in `fit_one_cycle`: .95, .85, .95 if the optimizer has .9"
+    b,h = get_hyper(self.learn.opt, 'mom'),one_cycle_factor(*self._pos(), div=math.inf)
+    self.bases['mom'] = b
+    self.learn.opt.set_hyper('mom', L(max(0., 1-(1-m)*(.5+h)) if m else m for m in b))
+
+_horizon = .32 # of the best learning rate on the length of a training, after https://arxiv.org/abs/2409.19913
+
+@patch
+def _stretch(self:SimAnnealHP):
+    "A short cycle wants a larger learning rate than a long one: how much, by the exponent of Bjorck et al. (2024)"
+    return (self.learn.n_epoch*self.learn.n_iter/self.trial)**_horizon
 
 # %% ../nbs/04_simanneal.ipynb #9af76829
 @patch
@@ -323,6 +344,7 @@ def before_batch(self:SimAnnealHP):
         if first and (f := self._factor(o.name))!=1: e = [x*f for x in e]
         self.learn.opt.set_hyper(o.name, L(e))
         self.log[o.key].append(e[ifnone(o.group, -1)])
+    if self.cycles_mom: self._cycle_mom()
 
 @patch
 def _effective(self:SimAnnealHP, o, v, b):
@@ -631,16 +653,18 @@ def _judge(self:SimAnnealHP):
         else: self.rej += 1
     self._settle(rng1)
 
-def _smallest_of_ties(os, was):
-    "The smallest learning rate among those that gain nearly as much as the best: a short cycle flatters large ones"
+def _ties(os, start, tol=.1):
+    "Those that come within `tol` of what the best one gained since `start`: a short cycle cannot tell them apart"
     best = min(o['worth'] for o in os)
-    ok = [o for o in os if o['worth']<=best+.1*max(0., min(was, abs(best)+10*abs(best))-best)] if math.isfinite(best) else os
-    return min(ok, key=lambda o: o['vals']['lr'])
+    if not math.isfinite(best): return os
+    most = best+tol*max(0., start-best) if math.isfinite(start) else best
+    return [o for o in os if o['worth']<=most]
 
 @patch
-def _beats(self:SimAnnealHP, d):
+def _beats(self:SimAnnealHP, new, cur, start):
     "Has a screening found something better for sure? By how many percent it is does not matter: at a slow start they are few"
-    ok = accept_prob(self.accept, -1., 0., 1., 0.)>0 # a rule may refuse everything
+    ok,d = accept_prob(self.accept, -1., 0., 1., 0.)>0,new['d'] # a rule may refuse everything
+    if cur['worth']>start>new['worth']: return ok # an incumbent that diverges says nothing about noise
     return ok and (d['acc'] if not math.isfinite(d['de']) else d['de']<-2*d['se'])
 
 @patch
@@ -666,7 +690,9 @@ def _screen(self:SimAnnealHP):
     _,s,k = self.round
     rng1,greater,short = rng_state(),self.comp is np.greater,max(1, s//2)
     self._enter()
+    self.state0.restore(); self.sums = None
     worth = lambda e: math.inf if not math.isfinite(e[0]) else -e[0] if greater else e[0]
+    start = worth(self._energy())
     def trial(x, n, stage, old=None):
         u = self.u.copy(); u[i] = x
         vals = self._vals(u)
@@ -678,10 +704,11 @@ def _screen(self:SimAnnealHP):
     first = [trial(x, short, 'screen') for x in Space({'lr': self.space.dims[i]}).stratified(self.rng, k)[:,0]]
     x = min(first, key=lambda o: o['worth'])['u'][i]
     cur = trial(self.u[i], s, 'control')
-    new = _smallest_of_ties([trial(min(max(x+h, 0.), 1.), s, 'refine', cur['e']) for h in (0, .5/k, -.5/k)], cur['worth'])
+    near = [trial(min(max(x+h, 0.), 1.), s, 'refine', cur['e']) for h in (0, .5/k, -.5/k)]
+    new,ties = min(_ties(near, start, .02), key=lambda o: o['vals']['lr']),_ties([*near, cur], start)
     self.rej += k+3
     was = self.values
-    if self._beats(new['d']) and self._train_candidate(new['vals']) and self._finite():
+    if not any(o is cur for o in ties) and self._beats(new, cur, start) and self._train_candidate(new['vals']) and self._finite():
         for r in self.rows[-3:]: r['accepted'] = r['lr']==new['vals']['lr']
         self.u,self.acc,self.rej = new['u'],self.acc+1,self.rej-1
         self._hold()
