@@ -6,6 +6,8 @@ from .schedule import *
 from .lr_finder import *
 from .anneal import *
 from .simanneal import *
+from .search import *
+from .nas import *
 from .learner import *
 from .mnist import *
 if _util.find_spec('optuna'): from .sampler import * # the extra `optuna`

@@ -604,20 +604,23 @@ def _basin(es, scores, width=.35):
     w = np.exp(-.5*((x[:,None]-e)/width)**2)/np.exp(-.5*((e[:,None]-e)/.4)**2).sum(1)
     return float(x[((w*np.minimum(y, 1)).sum(1)/w.sum(1)).argmin()])
 
-_probe_power = dict(adaptive=.6, trust=.6, sgd=.1) # a shorter training wants a higher rate; chosen on the dev part of benchmarks/lr_tasks.py
+_probe_cap = 500 # steps of the longest probe; a shorter training wants a higher rate, by a power chosen on the dev part of benchmarks/lr_tasks.py
+_probe_power = dict(adaptive=.6, trust=.6, sgd=.1)
 def _refined(sweep, lr, ratios, n_it, n_probes, kind, seed, bar):
-    "A better learning rate than `lr`, by probes of half the length at factors of two, then of the root of two about the best; and what they scored"
-    n,got = min(n_it, max(n_it//2, 30), 400),{}
+    "A better learning rate than `lr`, by trainings as long as planned at factors of two, then of the root of two about the best; and what they scored"
+    n,got = min(n_it, _probe_cap),{}
     up = lr*(n_it/n)**_probe_power[kind]
     def ask(*es):
         for e in es:
             if e not in got and len(got)<n_probes: got[e] = _probed(sweep, up*2.**e*np.array(ratios), n, seed, bar)
         return min(got, key=lambda e: (got[e], abs(e)))
-    best = ask(0, -1, 1, -2, 2)
-    while best in (min(got),max(got)) and len(got)<n_probes-2 and math.isfinite(got[best]): best = ask(best+(1 if best==max(got) else -1))
+    best = ask(0, -1, 1)
+    while len(got)<n_probes-2 and (best in (min(got),max(got)) or not math.isfinite(got[best])):
+        best = ask(max(got)+1 if best==max(got) else min(got)-1)
     for _ in range(2): best = ask(best-.5, best+.5)
     probes = [dict(lr=float(up*2.**e), steps=n, score=v) for e,v in got.items()]
-    return (lr*2**_basin(list(got), list(got.values())) if math.isfinite(got[best]) else lr),probes
+    if not math.isfinite(got[best]): return lr,probes
+    return min([lr*2**_basin(list(got), list(got.values()))]+[p['lr']/2 for p in probes if p['score']==math.inf]),probes
 
 # %% ../nbs/02_lr_finder.ipynb #b2d36ace
 def _kind(opt):
@@ -656,7 +659,7 @@ def lr_find(self:Learner,
     n_it:int=None, # Optimizer steps of that fit, instead of `n_epoch`
     mode:str='exp', # `'exp'` for equal ratios, `'linear'` for equal differences
     repeats:int=1, # Sweeps with different data, from the same weights: the suggestion is their median
-    refine:int=0, # True, or up to how many probe trainings of half the planned steps to pay for (10)
+    refine:int=0, # True, or up to how many probe trainings to pay for (10), each of the planned steps (at most 500)
     ratios=None, # True: keep the ratios of the groups' learning rates; or a list of factors
     widen:bool=True, # Extend the search, once: beyond `end_lr` if the loss did not rise, with finer steps below it if it did not clearly fall
     seed:int=None, # Another order of the data than that of the next fit, reproducibly
@@ -664,6 +667,7 @@ def lr_find(self:Learner,
 )->FoundLR:
     "Find a learning rate, and leave the learner as it was, to the last bit"
     if not isinstance(repeats, numbers.Integral) or repeats<1: raise ValueError(f"bad repeats {repeats!r}: it is a number of sweeps, 1 or more")
+    if not isinstance(refine or 0, numbers.Integral) or (refine or 0)<0: raise ValueError(f"bad refine {refine!r}: it is True, or up to how many probe trainings to pay for")
     n_it,bar = _horizon(self, n_epoch, n_it),hasattr(self, 'progress') and self.create_mbar and not rank_distrib()
     with preserved(self, device=device) as snap:
         sweep = _Sweeper(self, snap, seed)

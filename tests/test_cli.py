@@ -67,3 +67,45 @@ def test_folder_data_and_corrupt_data(tmp_path, capsys):
     (bad/'train-images-idx3-ubyte').write_bytes(b'not an idx file')
     assert cli.main(['mnist','--data',str(tmp_path),'--out',str(tmp_path/'o')])==2
     assert str(tmp_path) in capsys.readouterr().err
+
+# ---- search
+
+@pytest.mark.parametrize('args', [['search','--trials','0'], ['search','--model','rnn'], ['search','--workers','x'], ['search','--data','/no/such/folder'],
+    ['search','--workers','2','--storage','s.jsonl'], ['search','--storage','s.pkl','--trials','1'], ['search','--out','/dev/null/x'], ['search','--epochs','-1']])
+def test_bad_options_of_search(args, capsys, tmp_path, monkeypatch): test_bad_options(args, capsys, tmp_path, monkeypatch)
+
+def test_a_search_interrupted_and_continued(tmp_path):
+    args = ['search', '--trials', '400', '--epochs', '1', '--final', '1', '--storage', 's.jsonl', '--out', 'o', '--model', 'linear']
+    p = subprocess.Popen([sys.executable, '-u', '-W', 'ignore', '-c', 'from fastai_anneal.cli import main; raise SystemExit(main())', *args], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                         text=True, cwd=tmp_path, env={**os.environ, 'PYTHONPATH': str(Path(__file__).parent.parent)})
+    f = tmp_path/'s.jsonl'
+    for _ in range(600):
+        time.sleep(.1)
+        if f.exists() and f.read_text().count('"tell"')>=4: break
+    p.send_signal(signal.SIGINT)
+    rest = p.communicate(timeout=120)[0]
+    assert p.returncode==130, rest
+    res = json.loads((tmp_path/'o/results.json').read_text())
+    n = len(res['trials'])
+    assert res['interrupted'] and 4<=n<400 and 'interrupted' in (tmp_path/'o/report.html').read_text()
+    r = cli.search_mnist(model='linear', trials=n+2, epochs=1, final=1, storage=f, out=tmp_path/'o')
+    assert len(r['trials'])==n+2 and [t['lr'] for t in r['trials'][:n]]==[t['lr'] for t in res['trials']] and not r['interrupted']
+    page = (tmp_path/'o/report.html').read_text()
+    assert page.count('data:image/png;base64,')==6 and 'http' not in re.sub(r'base64,[^"]*', '', page)
+    assert sorted(o.name for o in (tmp_path/'o').iterdir())==['model.pkl','report.html','results.json']
+    from fastai.learner import load_learner
+    import torch
+    assert len(load_learner(tmp_path/'o/model.pkl').predict(torch.zeros(28,28, dtype=torch.uint8))[2])==10
+
+def test_any_model(tmp_path):
+    r = cli.search_mnist(model='any', trials=4, epochs=1, final=1, out=tmp_path/'o')
+    assert {t['model'] for t in r['trials']}=={'linear','mlp','cnn'} and r['best_hps']['model'] in ('linear','mlp','cnn') and .3<r['test_accuracy']<=1
+    assert 'a network of choice' in (tmp_path/'o/report.html').read_text()
+
+def test_two_workers(tmp_path, monkeypatch):
+    pytest.importorskip('optuna')
+    monkeypatch.chdir(tmp_path); monkeypatch.setenv('PYTHONPATH', str(Path(__file__).parent.parent))
+    assert cli.main(['search', '--trials', '6', '--workers', '2', '--model', 'linear', '--epochs', '1', '--final', '1', '--out', 'o'])==0
+    res = json.loads((tmp_path/'o/results.json').read_text())
+    assert len(res['trials'])==6 and (tmp_path/'o/search.log').exists() and all(t['state'] in ('complete','stopped') for t in res['trials'])
+    assert len({t['lr'] for t in res['trials']})>=5

@@ -437,6 +437,42 @@ def test_probes_are_judged_on_what_is_held_out(n_valid):
     whole = [p for p in r.info['probes'] if math.isfinite(p['score'])]
     assert whole and all(p['steps']==20 for p in r.info['probes']) and len(seen)==len(whole)*{0:4, 1:1, 100:20}[n_valid]
 
+def test_probes_are_as_long_as_planned_up_to_a_cap(monkeypatch):
+    monkeypatch.setattr(lf, '_probe_cap', 30)
+    for n,steps in ((12,12),(30,30),(3000,30)):
+        r = find(learner(), num_it=40, refine=True, n_it=n)
+        ps = r.info['probes']
+        assert all(p['steps']==steps for p in ps) and 5<=len(ps)<=10 and len({p['lr'] for p in ps})==len(ps)
+        up = ps[0]['lr']/r.info['one_sweep'] # of the first probe over what it speaks for
+        assert math.isclose(up, max(1, n/30)**lf._probe_power['adaptive'], rel_tol=1e-6)
+        lo,hi = min(p['lr'] for p in ps)/up,max(p['lr'] for p in ps)/up
+        assert lo*.99<=r.lr<=hi*1.01
+
+def _fake_refined(monkeypatch, loss, n_probes=10):
+    "What probes find if the loss after training at `2**e` is `loss(e)`"
+    monkeypatch.setattr(lf, '_probed', lambda sweep, lrs, n, seed, bar: loss(math.log2(lrs[-1])))
+    lr,ps = lf._refined(None, 1., [1.], 100, n_probes, 'adaptive', 0, False)
+    return math.log2(lr),[math.log2(p['lr']) for p in ps]
+
+@pytest.mark.parametrize('best', [-4.,-1.4,0.,.6,3.])
+def test_probes_go_where_the_loss_is_lowest(monkeypatch, best):
+    e,asked = _fake_refined(monkeypatch, lambda e: 1+.2*(e-best)**2)
+    assert abs(e-best)<=.5 and len(asked)<=10 and min(abs(a-best) for a in asked)<=.5
+
+def test_probes_flee_divergence_and_give_up(monkeypatch):
+    e,asked = _fake_refined(monkeypatch, lambda e: math.inf if e>-2.6 else 1+.2*(e+3)**2)
+    assert e<=-2.6 and min(asked)<=-3
+    e,asked = _fake_refined(monkeypatch, lambda e: math.inf if e>1.6 else 1-.1*e) # best next to divergence, by luck
+    assert 1.5 in asked and e<=1
+    e,asked = _fake_refined(monkeypatch, lambda e: math.inf)
+    assert e==0 and len(asked)<=10
+    e,asked = _fake_refined(monkeypatch, lambda e: 1+.2*(e-9)**2, 3)
+    assert len(asked)==3 and e<=1.01
+
+@pytest.mark.parametrize('refine', [-1, 2.5, 'yes'])
+def test_bad_refine_is_named(refine):
+    with pytest.raises(ValueError, match='refine'): find(learner(), refine=refine)
+
 def test_basin():
     es,f = [0,-1,1,-2,2,.5,1.5],lambda e: .1+.05*(e-.8)**2
     assert abs(lf._basin(es, [f(e) for e in es])-.8)<.3

@@ -1,0 +1,170 @@
+"Networks as states: moves, modules, inherited weights"
+import json,math,numpy as np,pytest,torch
+from dataclasses import replace
+from torch import nn
+from fastai.basics import *
+from fastai.losses import CrossEntropyLossFlat
+from fastai_anneal.anneal import *
+from fastai_anneal.search import *
+from fastai_anneal.nas import *
+from fastai_anneal.nas import _moves,_acts
+from fastai_anneal import search as S
+
+def walk(seed, n=15, shape=(1,12,12), **kw):
+    rng = np.random.default_rng(seed)
+    net = Net(shape, 5, **{**dict(widths=(2,24), max_params=30_000), **kw})
+    for _ in range(n): net = net.propose(rng, .3)
+    return net,rng
+
+def settled(net, seed=0):
+    "A module whose statistics and biases are not those it begins with"
+    torch.manual_seed(seed)
+    m = net.module().train()
+    for _ in range(3): m(torch.randn(8,*net.shape)*2+1)
+    with torch.no_grad():
+        for n,p in m.named_parameters():
+            if p.dim()==1: p.add_(torch.randn_like(p)*.3)
+    return m.eval()
+
+def change(a, b):
+    m = settled(a)
+    x = torch.randn(6,*a.shape)
+    torch.manual_seed(1)
+    return ((b.module().eval().inherit(m)(x)-m(x)).abs().max()/(m(x).abs().max()+1e-9)).item()
+
+@pytest.mark.parametrize('shape', [(1,12,12),(3,7,9),(20,)])
+def test_a_walk_stays_among_networks(shape):
+    for seed in range(4):
+        net,rng = walk(seed, 0, shape)
+        for _ in range(40):
+            new = net.propose(rng, .2)
+            assert new.problem()=='' and new.n_params<=30_000 and len(new.layers)<=8
+            net = new
+        m = net.module().eval()
+        assert m(torch.randn(3,*shape)).shape==(3,5) and sum(p.numel() for p in m.parameters())==net.n_params
+    assert all(o.kind=='dense' for o in net.layers) or len(shape)==3
+
+def test_every_move_happens_and_is_small():
+    names,seen = set(_moves(Net)),set()
+    assert names=={'stage','add','remove','wider','narrower','kernel','stride','act','norm','connect','cut'}
+    for seed in range(3):
+        net,rng = walk(seed, 12)
+        for n in names:
+            for _ in range(20):
+                new = getattr(net, '_move_'+n)(rng)
+                if new is not None and new!=net and not new.problem():
+                    seen.add(n); assert abs(len(new.layers)-len(net.layers))<=1; break
+    assert seen==names
+
+def test_from_nothing_and_back():
+    net,rng = walk(0, 30)
+    sizes = set()
+    for _ in range(300): net = net.propose(rng, .3); sizes.add(len(net.layers))
+    assert 0 in sizes or 1 in sizes and max(sizes)>=3
+
+def test_max_macs():
+    net,rng = walk(0, 0, max_macs=20_000)
+    for _ in range(60): net = net.propose(rng, .3); assert net.macs<=20_000
+
+@pytest.mark.parametrize('seed', range(8))
+def test_growing_keeps_the_function(seed):
+    a,rng = walk(seed, 14)
+    n = 0
+    hi = 40; a = a._but(widths=(2,hi), max_layers=20, max_params=None)
+    for o in a.layers:
+        for w in (o.width+1, min(hi, o.width*2)):
+            if w<=hi: assert change(a, a._with(replace(o, width=w)))<1e-5, ('wider',o); n += 1
+        if o.kind=='conv' and o.k<7: assert change(a, a._with(replace(o, k=o.k+2)))<1e-5, ('kernel',o); n += 1
+        if o.norm: assert change(a, a._with(replace(o, norm=False)))<1e-5, ('norm',o); n += 1
+        else: assert change(a, a._with(replace(o, norm=True)))<2e-5, ('norm',o); n += 1
+        if o.act=='relu':
+            for t in [t for s,t in a._edges() if s==o.id]: # the identity in the place of a connection
+                b = a._insert(Layer(a._new_id(), o.kind, o.width, (o.id,)), t)._resrc(t, lambda src: [a._new_id() if s==o.id else s for s in src])
+                if not b.problem(): assert change(a, b)<1e-5, ('in place',o,t); n += 1
+    for _ in range(20):
+        for f in (a._move_connect, lambda r: a._move_add(r)):
+            b = f(rng)
+            if b is None or b==a or b.problem(): continue
+            if set(a._edges())-set(b._edges()): continue # in place of a connection, not beside it
+            assert change(a, b)<1e-5, (a,b); n += 1
+    assert n>5
+
+def test_wider_units_can_part_ways():
+    a = Net((6,), 3, [Layer(1,'dense',4,(0,))])
+    m = a._with(replace(a[1], width=8)).module().inherit(settled(a))
+    w = m.head.weight
+    assert len({tuple(c.tolist()) for c in w.T.round(decimals=4)})==8 # shared out unevenly
+
+def test_shrinking_keeps_the_largest():
+    a = Net((6,), 3, [Layer(1,'dense',8,(0,), norm=False)])
+    m = settled(a)
+    with torch.no_grad(): m.layers['1'].lin.weight[2:].mul_(1e-3); m.head.weight[:,2:].mul_(1e-3)
+    b = a._with(replace(a[1], width=4)).module().inherit(m).eval()
+    x = torch.randn(5,6)
+    assert (b(x)-m(x)).abs().max()<.02
+
+@pytest.mark.parametrize('seed', range(4))
+def test_any_parent_will_do(seed):
+    a,_ = walk(seed, 20); b,_ = walk(seed+50, 20)
+    m = b.module().inherit(a.module())
+    assert all(torch.isfinite(p).all() for p in m.parameters()) and torch.isfinite(m.eval()(torch.randn(2,*b.shape))).all()
+    b.module().inherit(nn.Linear(2,2)); Net((4,),2).module().inherit(a.module())
+
+def test_gradients_reach_what_began_at_zero():
+    a = Net((1,8,8), 3)
+    b = a._insert(Layer(1,'conv',4,(0,)), None)._resrc(None, lambda s: (*s,1))
+    m = b.module().inherit(a.module())
+    assert (m.head.weight[:,64:]==0).all()
+    opt = torch.optim.SGD(m.parameters(), .1)
+    x,y = torch.randn(16,1,8,8),torch.randint(0,3,(16,))
+    for _ in range(2): opt.zero_grad(); F.cross_entropy(m(x), y).backward(); opt.step()
+    assert m.layers['1'].lin.weight.grad.abs().max()>0
+
+def test_json_and_equality():
+    net,rng = walk(3, 20)
+    j = json.loads(json.dumps(net.to_json()))
+    back = Net((1,12,12), 5, widths=(2,24), max_params=30_000).with_json(j)
+    assert back==net and hash(back)==hash(net) and back.n_params==net.n_params and back!=net.propose(rng, .1)
+    assert 'head' in repr(net) and set(net.features())=={'layers','convs','connections','params'}
+
+@pytest.mark.parametrize('kw,msg', [
+    (dict(shape=(1,2)), 'shape'), (dict(layers=[Layer(1,'conv',8,(2,))]), 'does not come before'), (dict(layers=[Layer(1,'dense',8,(0,)),Layer(2,'conv',8,(1,))]), 'flat'),
+    (dict(layers=[Layer(1,'conv',8,(0,), k=4)]), 'kernel 4'), (dict(layers=[Layer(1,'conv',8,(0,)),Layer(1,'conv',8,(0,))]), 'the id 1'), (dict(layers=[Layer(1,'conv',999,(0,))]), 'width 999'),
+    (dict(layers=[Layer(1,'conv',8,(0,))], head=(0,)), 'nobody reads'), (dict(layers=[Layer(1,'conv',8,(0,), act='rleu')]), 'did you mean .relu'), (dict(max_params=10), 'max_params'),
+    (dict(layers=[Layer(1,'conv',8,())]), 'read something'), (dict(head=(7,)), 'not there'), (dict(layers=[Layer(1,'pool',8,(0,))]), "kind 'pool'"), (dict(max_macs=3), 'max_macs')])
+def test_what_is_no_network(kw, msg):
+    with pytest.raises(ValueError, match=msg): Net(**{**dict(shape=(1,8,8), c=3), **kw})
+
+def data(n, seed):
+    g = torch.Generator().manual_seed(seed); x = torch.randn(n,6, generator=g)
+    return list(zip(x, (x[:,0]*x[:,1]>0).long()))
+dls = DataLoaders(DataLoader(data(96,0), bs=16, shuffle=True), DataLoader(data(64,1), bs=64))
+def make(net): return Learner(dls, net.module(), loss_func=CrossEntropyLossFlat())
+def facts(r): return [(t.number, t.state, S._key(t.hps), t.curve, t.accepted) for t in r.trials]
+
+@pytest.mark.parametrize('warm', [False,True])
+def test_in_a_search_killed_and_continued(tmp_path, warm):
+    sp = {'net': Net((6,), 2, widths=(2,32)), 'lr': LogFloat(1e-3,.3)}
+    def go(**kw): return anneal_search(make, sp, n_trials=14, n_epoch=2, seed=1, warm=warm, progress=False, **kw)
+    whole = go()
+    assert whole.trials[0].hps['net']==sp['net'] and len({t.hps['net'] for t in whole.trials})>4 and whole.best_value<whole.trials[0].value
+    n = []
+    def cb(r): n.append(1); return len(n)==6
+    go(storage=tmp_path/'s.jsonl', callback=cb)
+    assert facts(go(storage=tmp_path/'s.jsonl'))==facts(whole)
+    assert len(read_search(tmp_path/'s.jsonl').trials)==14
+    assert isinstance(whole.best_learner().model, NetModule)
+    whole.plot('slices'); whole.plot('parallel'); assert 'net.params' in whole.importance()
+
+def test_too_large_is_not_trained():
+    def f(net): raise AssertionError('made')
+    net = Net((6,), 2, widths=(2,8), max_params=100)
+    seen = []
+    anneal_search(lambda net: seen.append(net.n_params) or make(net), {'net': net}, n_trials=12, n_epoch=1, seed=0, progress=False)
+    assert max(seen)<=100
+
+def test_alone_with_an_annealer():
+    "Without any training: towards a given number of parameters"
+    a = Annealer(Net((6,), 2, widths=(2,64)), 150, seed=0)
+    for _ in range(150): a.tell(abs(a.ask().n_params-777))
+    assert a.best_energy<60
