@@ -16,7 +16,7 @@ from fastai.callback.progress import ProgressCallback
 from fastai.callback.schedule import ParamScheduler
 from .core import *
 from .core import _shallow,_uninterrupted
-from .schedule import Checkpoint,_owner
+from .schedule import Checkpoint,attr_owner,refusing,scheduled_values
 from .anneal import *
 
 # %% ../nbs/04_simanneal.ipynb #291fbf82
@@ -71,8 +71,8 @@ def _mixup(learn): return next((c for c in learn.cbs if hasattr(c, 'distrib')), 
 def _get_mixup(learn): return float(_mixup(learn).distrib.concentration1)
 def _set_mixup(learn, v): _mixup(learn).distrib = torch.distributions.Beta(tensor(float(v)), tensor(float(v)))
 
-def _get_path(path, learn): return getattr(*_owner(learn, path))
-def _set_path(path, learn, v): setattr(*_owner(learn, path), v)
+def _get_path(path, learn): return getattr(*attr_owner(learn, path))
+def _set_path(path, learn, v): setattr(*attr_owner(learn, path), v)
 
 _magnitudes = dict(max_deg=0., max_zoom=1., min_zoom=1., magnitude=0., max_lighting=0., max_hue=0., max_count=0., max_scale=0.) # and where they have no effect
 def _magnitude_dicts(learn):
@@ -109,7 +109,7 @@ def _target(learn, o):
         if isinstance(fs, tuple): return fs
         t = fs(learn)
         return t.get,t.set
-    if '.' in o.name: _owner(learn, o.name); return partial(_get_path, o.name),partial(_set_path, o.name)
+    if '.' in o.name: attr_owner(learn, o.name); return partial(_get_path, o.name),partial(_set_path, o.name)
     raise ValueError(f"there is no hyperparameter {o.name!r}: {did_you_mean(o.name, [*hyper_names(learn.opt), *_named])}, or a path like model.0.p")
 
 # %% ../nbs/04_simanneal.ipynb #cbc430b2
@@ -229,7 +229,7 @@ def before_fit(self:SimAnnealHP):
     if self.learn.lock.locked() or hasattr(self.learn, 'lr_finder') or not self.hps_: # validate, get_preds, lr_find
         self.run = False # until `after_fit`
         return
-    self._check()
+    with refusing(self.learn): self._check()
     self.rng,self.rows,self.log,self.n_trained = np.random.default_rng(self.seed),[],{o.key:[] for o in self.hps_},0
     self._references()
     self.u = self._unit_now()
@@ -264,8 +264,8 @@ def _scheds(self:SimAnnealHP, name, g=-1):
     "The values that some callback's schedule has for `name`, along the fit, for group `g`"
     for cb in self.learn.cbs:
         if isinstance(cb, ParamScheduler) and name in cb.scheds: return [float(_of_group(cb.scheds[name](p), g)) for p in np.linspace(0,1,101)]
-        for t in getattr(getattr(cb, '_plan', None), 'tracks', ()):
-            if t.name==name: return [_of_group(t.at(k), g) for k in range(cb._plan.n_epoch*(cb._plan.n_iter if cb.by=='batch' else 1))]
+    vs = scheduled_values(self.learn, name)
+    return None if vs is None else vs[:,g if vs.shape[1]>1 else 0].tolist()
 
 def _of_group(vs, g): vs = L(vs, use_list=None); return vs[g] if len(vs)>1 else vs[0]
 
@@ -280,6 +280,9 @@ def _references(self:SimAnnealHP):
         self.peaks[o.key] = get_hyper(self.learn.opt, o.name)[g] if s is None else max(s)
         self.ref0[o.key] = 1. if o.mult else self.peaks[o.key]
     self.refs = dict(self.ref0)
+    names = [o.name for o in self.hps_]
+    self.cycles = 'lr' in names and 'lr' not in self.scheduled and self.cool>0
+    self.cycles_mom = self.cycles and 'mom' in hyper_names(self.learn.opt) and 'mom' not in names and self._scheds('mom') is None
 
 @patch
 def _unit_now(self:SimAnnealHP):
@@ -302,11 +305,29 @@ def one_cycle_factor(
     return up*(1. if x<=0 else (1+math.cos(math.pi*x))/2)
 
 @patch
+def _pos(self:SimAnnealHP):
+    "Where in its cycle the fit is, or the trial of a screening, which is a whole one; and how the cycle is shared out"
+    return (self.learn.train_iter/self.trial,) if self.trial else (self.learn.pct_train, self.warm, self.cool)
+
+@patch
 def _factor(self:SimAnnealHP, name):
-    "What lr is multiplied by at the current batch: a cycle over the fit, or over the trial of a screening"
-    if name!='lr' or not self.cool and 'lr' not in self.scheduled: return 1.
-    if self.trial: return one_cycle_factor(self.learn.train_iter/self.trial)
-    return 1. if 'lr' in self.scheduled else one_cycle_factor(self.learn.pct_train, self.warm, self.cool)
+    "What lr is multiplied by at the current batch"
+    if name!='lr' or not (self.cycles or self.trial and self.cool): return 1.
+    return one_cycle_factor(*self._pos())*(self._stretch() if self.trial else 1.)
+
+@patch
+def _cycle_mom(self:SimAnnealHP):
+    "Momentum falls while lr rises, as in `fit_one_cycle`: .95, .85, .95 if the optimizer has .9"
+    b,h = get_hyper(self.learn.opt, 'mom'),one_cycle_factor(*self._pos(), div=math.inf)
+    self.bases['mom'] = b
+    self.learn.opt.set_hyper('mom', L(max(0., 1-(1-m)*(.5+h)) if m else m for m in b))
+
+_horizon = .32 # of the best learning rate on the length of a training, after https://arxiv.org/abs/2409.19913
+
+@patch
+def _stretch(self:SimAnnealHP):
+    "A short cycle wants a larger learning rate than a long one: how much, by the exponent of Bjorck et al. (2024)"
+    return (self.learn.n_epoch*self.learn.n_iter/self.trial)**_horizon
 
 # %% ../nbs/04_simanneal.ipynb #9af76829
 @patch
@@ -323,6 +344,7 @@ def before_batch(self:SimAnnealHP):
         if first and (f := self._factor(o.name))!=1: e = [x*f for x in e]
         self.learn.opt.set_hyper(o.name, L(e))
         self.log[o.key].append(e[ifnone(o.group, -1)])
+    if self.cycles_mom: self._cycle_mom()
 
 @patch
 def _effective(self:SimAnnealHP, o, v, b):
@@ -631,16 +653,18 @@ def _judge(self:SimAnnealHP):
         else: self.rej += 1
     self._settle(rng1)
 
-def _smallest_of_ties(os, was):
-    "The smallest learning rate among those that gain nearly as much as the best: a short cycle flatters large ones"
+def _ties(os, start, tol=.1):
+    "Those that come within `tol` of what the best one gained since `start`: a short cycle cannot tell them apart"
     best = min(o['worth'] for o in os)
-    ok = [o for o in os if o['worth']<=best+.1*max(0., min(was, abs(best)+10*abs(best))-best)] if math.isfinite(best) else os
-    return min(ok, key=lambda o: o['vals']['lr'])
+    if not math.isfinite(best): return os
+    most = best+tol*max(0., start-best) if math.isfinite(start) else best
+    return [o for o in os if o['worth']<=most]
 
 @patch
-def _beats(self:SimAnnealHP, d):
+def _beats(self:SimAnnealHP, new, cur, start):
     "Has a screening found something better for sure? By how many percent it is does not matter: at a slow start they are few"
-    ok = accept_prob(self.accept, -1., 0., 1., 0.)>0 # a rule may refuse everything
+    ok,d = accept_prob(self.accept, -1., 0., 1., 0.)>0,new['d'] # a rule may refuse everything
+    if cur['worth']>start>new['worth']: return ok # an incumbent that diverges says nothing about noise
     return ok and (d['acc'] if not math.isfinite(d['de']) else d['de']<-2*d['se'])
 
 @patch
@@ -666,7 +690,9 @@ def _screen(self:SimAnnealHP):
     _,s,k = self.round
     rng1,greater,short = rng_state(),self.comp is np.greater,max(1, s//2)
     self._enter()
+    self.state0.restore(); self.sums = None
     worth = lambda e: math.inf if not math.isfinite(e[0]) else -e[0] if greater else e[0]
+    start = worth(self._energy())
     def trial(x, n, stage, old=None):
         u = self.u.copy(); u[i] = x
         vals = self._vals(u)
@@ -678,10 +704,11 @@ def _screen(self:SimAnnealHP):
     first = [trial(x, short, 'screen') for x in Space({'lr': self.space.dims[i]}).stratified(self.rng, k)[:,0]]
     x = min(first, key=lambda o: o['worth'])['u'][i]
     cur = trial(self.u[i], s, 'control')
-    new = _smallest_of_ties([trial(min(max(x+h, 0.), 1.), s, 'refine', cur['e']) for h in (0, .5/k, -.5/k)], cur['worth'])
+    near = [trial(min(max(x+h, 0.), 1.), s, 'refine', cur['e']) for h in (0, .5/k, -.5/k)]
+    new,ties = min(_ties(near, start, .02), key=lambda o: o['vals']['lr']),_ties([*near, cur], start)
     self.rej += k+3
     was = self.values
-    if self._beats(new['d']) and self._train_candidate(new['vals']) and self._finite():
+    if not any(o is cur for o in ties) and self._beats(new, cur, start) and self._train_candidate(new['vals']) and self._finite():
         for r in self.rows[-3:]: r['accepted'] = r['lr']==new['vals']['lr']
         self.u,self.acc,self.rej = new['u'],self.acc+1,self.rej-1
         self._hold()

@@ -358,3 +358,53 @@ def test_divergence_of_all_is_left_out():
             if self.training and 20<self.train_iter<=36: self.model[0].weight.data.fill_(math.nan)
     fit(l, 5, cbs=[SimAnnealHP(LR, seed=0), Diverge()])
     assert torch.isfinite(weights(l)).all()
+
+class Scaled(Callback):
+    "Steps through a `GradScaler`, as `MixedPrecision` does, on the CPU; a candidate makes its scale overflow"
+    order = MixedPrecision.order
+    def before_fit(self): self.learn.scaler,self.ends = torch.amp.GradScaler('cpu', init_scale=2.**10, growth_interval=4),[]
+    def before_backward(self): self.learn.loss_grad = self.scaler.scale(self.loss_grad)
+    def before_step(self):
+        "fastai's `Optimizer` is none that `GradScaler` knows: unscale and step as it does in `MixedPrecision`"
+        self.skip = True
+        if self.learn.sim_anneal_hp.inner: self.learn.opt.all_params()[0][0].grad.fill_(math.inf)
+        self.scaler.step(self)
+        if self.skip: raise CancelStepException()
+    def after_step(self): self.scaler.update()
+    @property
+    def param_groups(self): return self.opt.param_groups
+    def step(self, *args, **kwargs): self.skip = False
+    def after_batch(self):
+        if self.training and not self.learn.sim_anneal_hp.inner: self.ends.append(dict(self.scaler.state_dict()))
+
+def test_the_scaler_goes_back_too():
+    a,b = learner(),learner()
+    a.add_cb(sa := SimAnnealHP(LR, seed=0, accept=never, cool=0)); b.add_cb(sb := SimAnnealHP({}))
+    ca,cb = Scaled(),Scaled()
+    fit(a, 3, cbs=ca); fit(b, 3, cbs=cb)
+    assert len(sa.history) and sa.n_trained and not sa.history.accepted.any()
+    assert ca.ends==cb.ends and len({o['scale'] for o in ca.ends})>1
+    assert torch.equal(weights(a), weights(b))
+
+def test_refused_before_anything_is_touched():
+    l = learner(); before = str(l.opt),l.lr,weights(l)
+    with pytest.raises(ValueError): l.fit(2, .5, cbs=SimAnnealHP(LR, monitor='acuracy'))
+    assert (str(l.opt),l.lr)==before[:2] and torch.equal(weights(l), before[2])
+
+@pytest.mark.parametrize('opt,want', [(Adam, .9), (partial(SGD, mom=0.), 0.)])
+def test_momentum_is_cycled_as_in_one_cycle(opt, want):
+    def moms(f, *cbs):
+        l,seen = learner(.01, opt_func=opt),[]
+        class Look(Callback):
+            order = 71
+            def before_step(self):
+                if not (hasattr(self.learn, 'sim_anneal_hp') and self.learn.sim_anneal_hp.inner): seen.append(self.opt.hypers[0]['mom'])
+        f(l, [*cbs, Look()])
+        return np.array(seen),l
+    a,l = moms(lambda l,cbs: l.fit(3, .01, cbs=cbs), SimAnnealHP(LR, accept=never, seed=0))
+    assert l.opt.hypers[0]['mom']==want
+    if not want: assert not a.any(); return
+    b,_ = moms(lambda l,cbs: l.fit_one_cycle(3, .01, cbs=cbs))
+    np.testing.assert_allclose(a, b, atol=1e-6)
+    c,_ = moms(lambda l,cbs: l.fit(3, .01, cbs=cbs), SimAnnealHP({**LR, 'mom': Float(.8,.95)}, accept=never, seed=0))
+    assert set(c.round(6))=={.9}
