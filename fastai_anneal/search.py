@@ -758,7 +758,9 @@ def plot_slices(self:SearchResult, axs=None):
         ax.scatter(x+jit, v, c=c, s=10, cmap='Blues', vmin=-.4*len(self.trials))
         ax.set(xlabel=n)
         if n in ticks: ax.set_xticks(range(len(ticks[n])), ticks[n], fontsize=7)
-        elif n in logs: ax.set_xscale('log'); ax.xaxis.set_minor_formatter(NullFormatter())
+        elif n in logs:
+            ax.set_xscale('log'); ax.xaxis.set_minor_formatter(NullFormatter())
+            if 0<(lo := np.nanmin(x)) < (hi := np.nanmax(x)) < 10*lo: ax.set_xticks(t := [lo,math.sqrt(lo*hi),hi], [f'{o:.2g}' for o in t]) # no decade to label
         if lim is not None and lim[1]>lim[0]: d = .08*(lim[1]-lim[0]); ax.set_ylim(lim[0]-d, lim[1]+d)
     axs.ravel()[0].set_ylabel(self.metric)
     return axs
