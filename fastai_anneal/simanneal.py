@@ -654,10 +654,11 @@ def _judge(self:SimAnnealHP):
     self._settle(rng1)
 
 def _ties(os, start, tol=.1):
-    "Those that come within `tol` of what the best one gained since `start`: a short cycle cannot tell them apart"
+    "Those that come within `tol` of what the best one gained since `start`, of a loss by its logarithm: a short cycle cannot tell them apart"
     best = min(o['worth'] for o in os)
     if not math.isfinite(best): return os
-    most = best+tol*max(0., start-best) if math.isfinite(start) else best
+    if not best<start<math.inf: most = best
+    else: most = best*(start/best)**tol if best>0 else best+tol*(start-best)
     return [o for o in os if o['worth']<=most]
 
 @patch
