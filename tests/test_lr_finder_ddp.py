@@ -16,6 +16,7 @@ def work(rank, port, path):
     l = Learner(DataLoaders(DataLoader(ds, bs=16, shuffle=True), DataLoader(ds, bs=64), device='cpu'), model, CrossEntropyLossFlat())
     with l.no_bar(): r = l.lr_find(num_it=60, n_it=40)
     torch.save(dict(json=r.to_json(), plots=len(plt.get_fignums()), w=[p.detach() for p in model.parameters()]), f'{path}/{rank}.pt')
+    dist.barrier() # nobody leaves while the other one still talks to it
     dist.destroy_process_group()
 
 def test_two_processes_agree(tmp_path):

@@ -43,6 +43,7 @@ def work(rank, port, path):
         res[at] = dict(there=(path/'models'/'checkpoint.pth').exists(), **fit(rank, path, seed=77))
     fit(rank, path, 11, fname=str(path/'left.pth'))
     torch.save({'writes':len(writes), **res}, path/f'{rank}.pt')
+    dist.barrier() # nobody leaves while the other one still talks to it
     dist.destroy_process_group()
 
 def test_two_processes_go_on_bitwise(tmp_path):
