@@ -404,7 +404,6 @@ def attr_owner(
     if isinstance(v, bool) or not isinstance(v, numbers.Real): raise ValueError(f"{path!r} is {type(v).__name__}, and only a number can be scheduled")
     return o,attr
 
-_owner = attr_owner
 
 # %% ../nbs/01_schedule.ipynb #fdc11fc8
 def _validating(learn): return learn.lock.locked()

@@ -1,10 +1,11 @@
-import math,os,pytest,sys,torch
+import math,pytest,sys,torch
 import torch.distributed as dist,torch.multiprocessing as mp
+from gloo import member
 
 def work(rank, port, path):
-    os.environ.update(MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port), RANK=str(rank), WORLD_SIZE='2')
-    torch.set_num_threads(1)
-    dist.init_process_group('gloo', rank=rank, world_size=2)
+    with member(rank, port): _work(rank, path)
+
+def _work(rank, path):
     from torch import nn
     from fastai.basics import Learner,DataLoader,DataLoaders,CrossEntropyLossFlat,set_seed,noop
     from fastai_anneal.lr_finder import FoundLR
@@ -16,9 +17,6 @@ def work(rank, port, path):
     l = Learner(DataLoaders(DataLoader(ds, bs=16, shuffle=True), DataLoader(ds, bs=64), device='cpu'), model, CrossEntropyLossFlat())
     with l.no_bar(): r = l.lr_find(num_it=60, n_it=40)
     torch.save(dict(json=r.to_json(), plots=len(plt.get_fignums()), w=[p.detach() for p in model.parameters()]), f'{path}/{rank}.pt')
-    dist.barrier() # nobody leaves while the other one still talks to it
-    dist.destroy_process_group()
-    os._exit(0) # all is saved: no teardown of gloo's threads, which now and then aborts
 
 def test_two_processes_agree(tmp_path):
     import socket

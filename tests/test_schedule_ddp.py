@@ -1,5 +1,5 @@
 "Checkpoint in a distributed training: one writes, all go on bitwise"
-import os,socket
+import socket
 from pathlib import Path
 
 import pytest
@@ -8,6 +8,7 @@ import torch.distributed as dist,torch.multiprocessing as mp
 from fastai.basics import *
 from fastai_anneal.schedule import *
 import fastai_anneal.schedule as schedule
+from gloo import member
 
 class StopAt(Callback):
     def __init__(self, at): self.at = at
@@ -30,9 +31,9 @@ def fit(rank, path, at=None, seed=None, **kwargs):
     return dict(state={k:v.clone() for k,v in l.model.state_dict().items()}, losses=[float(o) for o in l.recorder.losses], lrs=l.recorder.lrs, rand=torch.rand(2))
 
 def work(rank, port, path):
-    os.environ.update(MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port), RANK=str(rank), WORLD_SIZE='2')
-    torch.set_num_threads(1)
-    dist.init_process_group('gloo', rank=rank, world_size=2)
+    with member(rank, port): _work(rank, path)
+
+def _work(rank, path):
     path,save,writes = Path(path),schedule._atomic_save,[]
     def counted(*args): writes.append(1); save(*args)
     schedule._atomic_save = counted
@@ -43,9 +44,6 @@ def work(rank, port, path):
         res[at] = dict(there=(path/'models'/'checkpoint.pth').exists(), **fit(rank, path, seed=77))
     fit(rank, path, 11, fname=str(path/'left.pth'))
     torch.save({'writes':len(writes), **res}, path/f'{rank}.pt')
-    dist.barrier() # nobody leaves while the other one still talks to it
-    dist.destroy_process_group()
-    os._exit(0) # all is saved: no teardown of gloo's threads, which now and then aborts
 
 def test_two_processes_go_on_bitwise(tmp_path):
     with socket.socket() as s: s.bind(('127.0.0.1', 0)); port = s.getsockname()[1]
