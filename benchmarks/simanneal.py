@@ -4,7 +4,8 @@
     python benchmarks/simanneal.py --full --data FOLDER  # the 60,000 digits too (torchvision's layout), mlp and cnn, 5 seeds: hours
 
 For each model and optimizer: the median final validation loss (and, in brackets, the loss on the test digits, which no
-method has seen) after N epochs, relative to `fit_one_cycle(N, best lr of a grid)`, best by the median validation loss.
+method has seen) after N epochs, relative to `fit_one_cycle(N, best lr of a grid)`, best by the median validation loss; behind
+a bar the median of the ratios seed by seed (same weights at the start, same order of the data), which has less noise.
 Starts: the best lr / 30, itself, and times 10.
   alone     fit at that lr
   plateau   the same with ReduceLROnPlateau
@@ -78,13 +79,14 @@ def table(src, name, model, opt, n, seeds):
     med = {lr: np.nanmedian([v for v,_ in r]) for lr,r in grid.items()}
     best = min(med, key=med.get); ref = np.array(grid[best])
     print(f'\n{name} {model} {opt}, {n} epochs, {seeds} seeds; one cycle by lr: ' + ', '.join(f'{k:g}: {v:.4f}' for k,v in med.items()), flush=True)
-    print(f"{'start':>10}" + ''.join(f'{m:>18}' for m in args.only.split(',')), flush=True)
+    print(f"{'start':>10}" + ''.join(f'{m:>26}' for m in args.only.split(',')), flush=True)
     for f,what in ((1/30,'best/30'),(1,'best'),(10,'best*10')):
         row = f'{what:>10}'
         for m in args.only.split(','):
             r = np.array([METHODS[m](mk, n, best*f, s) for s,mk in enumerate(mks)])
             q = np.nan_to_num(np.median(r, 0)/np.median(ref, 0), nan=np.inf)
-            row += f'{q[0]:>9.3f} ({q[1]:6.3f})'
+            p = np.nan_to_num(np.median(r/ref, 0), nan=np.inf)
+            row += f'{q[0]:>10.3f} ({q[1]:6.3f}) |{p[0]:6.3f}'
         print(row, flush=True)
     print(f'{time.time()-t:.0f} s', flush=True)
 

@@ -6,7 +6,7 @@
 __all__ = ['HP', 'plan_rounds', 'SimAnnealHP', 'one_cycle_factor', 'paired_change']
 
 # %% ../nbs/04_simanneal.ipynb #c7d59ccc
-import math,os,shutil
+import itertools,math,os,shutil
 from contextlib import contextmanager,nullcontext
 from copy import deepcopy
 
@@ -119,22 +119,23 @@ def plan_rounds(
     every:int, # Batches of a round
     n_try:int=4, # Candidates in a round at most; the screening tries twice as many
     budget:float=1., # Batches that all candidates may train, as a share of those of the fit
-    front:float=.6, # Share of the budget for the screening at the beginning; 0 without one
-    want:int=4 # Shorten the segments until there are so many candidates, but never below a quarter of what is left of the fit
+    front:float=.75, # Share of the budget for the screening at the beginning; 0 without one
+    want:int=4 # Shorten segments and screening until the rounds have so many candidates: to a quarter of what is left of the fit, and by a fifth
 )->list: # Of (batch where the round begins, length of its segment, number of candidates)
     "When to try how many candidates on how many batches: a screening at the start, and rounds where a segment can tell how the fit ends"
-    total,s0 = n_epoch*n_iter,0
-    if front: s0 = next((s for s in range(n_iter, 0, -1) if _screen_cost(s, n_try)<=front*budget*total), 0)
-    left = int(budget*total)-_screen_cost(s0, n_try)
-    for fair in (1,2,3,4):
-        late = _late_rounds(total, n_iter, every, n_try, left, fair, s0)
-        if sum(k for *_,k in late)>=want: break
+    total,best = n_epoch*n_iter,-1
+    for f,fair in itertools.product((front, .8*front) if front<1 else (front,), (1,2,3,4)):
+        s = next((s for s in range(n_iter, 0, -1) if _screen_cost(s, n_try)<=f*budget*total), 0) if f else 0
+        rest = int(budget*total)-_screen_cost(s, n_try)
+        rounds = _late_rounds(total, n_iter, every, n_try, rest, fair, s)
+        n = min(want, sum(k for *_,k in rounds))
+        if n>best: best,s0,left,late = n,s,rest,rounds
     if not late and not s0 and left:
         s = min(left, n_iter, every)
         late = [(total-s, s, min(n_try, left//s))]
     return ([(0,s0,2*n_try)] if s0 else [])+late
 
-def _screen_cost(s, n_try): return s and 2*n_try*max(1, s//2)+5*s
+def _screen_cost(s, n_try): return s and 2*n_try*max(1, s//4)+5*s
 
 def _late_rounds(total, n_iter, every, n_try, left, fair, s0):
     "One candidate for each round from the last to the first, then another one, until nothing is left"
@@ -195,7 +196,7 @@ class SimAnnealHP(Callback):
         monitor:str='valid_loss', # What is judged: `'valid_loss'` or the name of a metric
         n_try:int=4, # Candidates in a round, twice as many in the first
         budget:float=1., # Batches trained by all candidates, as a share of those of the fit
-        front:float=.6, # Share of the budget for the screening of learning rates at the beginning
+        front:float=.75, # Share of the budget for the screening of learning rates at the beginning
         temp=None, # Temperature over the fit, in units of relative change of what is monitored; by default `Geometric(.01, .001)`
         width:tuple=(.25,.05), # Width of a step at the start and at the end, as a share of the space
         accept=penalty, # Acceptance rule, see `metropolis` and `penalty`
@@ -235,7 +236,7 @@ def before_fit(self:SimAnnealHP):
     self.u = self._unit_now()
     self.values,self.sign = dict(self.ref0),self.rng.choice([-1,1], self.space.n)
     self.lf,self.tape,self.keep,self.state0,self.sums = self.learn.loss_func,None,None,None,None
-    self.valid,self.step,self.transform,self.trial,self.n_moves,self.spare,self.start_e,self.scores = None,None,None,0,0,None,None,[]
+    self.valid,self.step,self.transform,self.trial,self.n_moves,self.spare,self.gain,self.scores = None,None,None,0,0,None,None,[]
     self.active,self.inner,self.acc,self.rej = True,False,0,0
     self.inner_f = self.learn._do_epoch
     self.learn._do_epoch = self._guarded
@@ -322,12 +323,17 @@ def _cycle_mom(self:SimAnnealHP):
     self.bases['mom'] = b
     self.learn.opt.set_hyper('mom', L(max(0., 1-(1-m)*(.5+h)) if m else m for m in b))
 
-_horizon = .32 # of the best learning rate on the length of a training, after https://arxiv.org/abs/2409.19913
+_horizon,_trust = .2,.5 # the exponent that is expected, and the weight of what a screening says about it
 
 @patch
 def _stretch(self:SimAnnealHP):
-    "A short cycle wants a larger learning rate than a long one: how much, by the exponent of Bjorck et al. (2024)"
+    "A short cycle wants a larger learning rate than a long one, by a power of the ratio of their lengths, see https://arxiv.org/abs/2409.19913"
     return (self.learn.n_epoch*self.learn.n_iter/self.trial)**_horizon
+
+def _drifted(new, old, s, short, total):
+    "The learning rate for `total` steps if `new` is the best one of cycles of `s` steps where those of `short` steps said `old`: it goes on like this, but never up by more than the stretch"
+    if not (new>0 and old>0) or s<=short: return new
+    return new*(total/s)**min(_horizon, _trust*math.log(new/old)/math.log(s/short))
 
 # %% ../nbs/04_simanneal.ipynb #9af76829
 @patch
@@ -399,7 +405,7 @@ def _begin(self:SimAnnealHP):
     while self.plan and self.plan[0][0]<self._done(): self.plan.pop(0)
     if self.tape is None and self.plan and self.plan[0][0]==self._done():
         self.round = self.plan.pop(0)
-        self.keep,old,self.start_e = None,self.keep,None
+        self.keep,old,self.gain = None,self.keep,None
         self.state0,self.tape,self.sums = _State(self, self._spare(old)),_Batches(),None
 
 @patch
@@ -633,6 +639,11 @@ def _spare(self:SimAnnealHP, old):
     return old
 
 @patch
+def _worth(self:SimAnnealHP, e):
+    "What is monitored as something that should be small"
+    return math.inf if not math.isfinite(e[0]) else -e[0] if self.comp is np.greater else e[0]
+
+@patch
 def _judge(self:SimAnnealHP):
     "Train the candidates of this round on its segment and keep what is accepted"
     b0,s,k = self.round
@@ -662,9 +673,10 @@ def _ties(os, start, tol=.1):
     return [o for o in os if o['worth']<=most]
 
 @patch
-def _beats(self:SimAnnealHP, new, cur, start):
-    "Has a screening found something better for sure? By how many percent it is does not matter: at a slow start they are few"
+def _beats(self:SimAnnealHP, new, cur, start, likely=False):
+    "Has a screening found something better for sure, or at all if that is `likely`? By how many percent it is does not matter: at a slow start they are few"
     ok,d = accept_prob(self.accept, -1., 0., 1., 0.)>0,new['d'] # a rule may refuse everything
+    if likely: return ok and new['worth']<cur['worth']
     if cur['worth']>start>new['worth']: return ok # an incumbent that diverges says nothing about noise
     return ok and (d['acc'] if not math.isfinite(d['de']) else d['de']<-2*d['se'])
 
@@ -689,31 +701,38 @@ def _candidate(self:SimAnnealHP, width):
 def _screen(self:SimAnnealHP):
     "Learning rates from the whole space, each for a whole cycle in small; the best and its neighbours for a longer one; the winner, if it beats what is, begins the fit anew"
     _,s,k = self.round
-    rng1,greater,short = rng_state(),self.comp is np.greater,max(1, s//2)
+    rng1,short = rng_state(),max(1, s//4)
     self._enter()
     self.state0.restore(); self.sums = None
-    worth = lambda e: math.inf if not math.isfinite(e[0]) else -e[0] if greater else e[0]
-    start = worth(self._energy())
-    def trial(x, n, stage, old=None):
+    start = self._worth(self._energy())
+    def moved(x):
         u = self.u.copy(); u[i] = x
-        vals = self._vals(u)
+        return u,self._vals(u)
+    def trial(x, n, stage, old=None):
+        u,vals = moved(x)
         e = self._try(vals, n, n)
         d = {} if old is None else self._decide(e, old, 0.)
         self._row(stage, n, vals, e, old, **{**d, 'acc':False})
-        return dict(u=u, vals=vals, e=e, worth=worth(e), d=d)
+        return dict(u=u, vals=vals, e=e, worth=self._worth(e), d=d)
     i = self.space.names.index('lr')
     first = [trial(x, short, 'screen') for x in Space({'lr': self.space.dims[i]}).stratified(self.rng, k)[:,0]]
     x = min(first, key=lambda o: o['worth'])['u'][i]
     cur = trial(self.u[i], s, 'control')
-    near = [trial(min(max(x+h, 0.), 1.), s, 'refine', cur['e']) for h in (0, .5/k, -.5/k)]
-    new,ties = min(_ties(near, start, .02), key=lambda o: o['vals']['lr']),_ties([*near, cur], start)
+    near = [trial(max(x+h, 0.), s, 'refine', cur['e']) for h in (0, -.5/k)]
+    near.append(trial(max(x-1/k, 0.) if near[1]['worth']<near[0]['worth'] else min(x+.5/k, 1.), s, 'refine', cur['e']))
+    new,ties = min(near, key=lambda o: o['worth']),_ties([*near, cur], start)
     self.rej += k+3
     was = self.values
-    if not any(o is cur for o in ties) and self._beats(new, cur, start) and self._train_candidate(new['vals']) and self._finite():
+    u,vals = new['u'],new['vals']
+    if not (u[i]>x and x==max(o['u'][i] for o in first)): # beyond the largest one that was tried a trend cannot be seen
+        lr,sp = _drifted(vals['lr'], near[0]['vals']['lr'], s, short, self.learn.n_epoch*self.learn.n_iter),self.space.dims[i]
+        u,vals = moved(sp.unit(min(max(lr, sp.lo), sp.hi)))
+    high = cur['vals']['lr']>4*new['vals']['lr'] # a tie then says that it is too high: the longer a training, the smaller the best one
+    if (high or not any(o is cur for o in ties)) and self._beats(new, cur, start, high) and self._train_candidate(vals) and self._finite():
         for r in self.rows[-3:]: r['accepted'] = r['lr']==new['vals']['lr']
-        self.u,self.acc,self.rej = new['u'],self.acc+1,self.rej-1
+        self.u,self.acc,self.rej = u,self.acc+1,self.rej-1
         self._hold()
-        self.start_e = self._energy()
+        self.gain = start,self._worth(self._energy())
     else: self.values = was
     self._settle(rng1)
 
@@ -764,11 +783,10 @@ def _finite(self:SimAnnealHP):
 
 @patch
 def _collapsed(self:SimAnnealHP):
-    "Is the model after the screening's learning rate has been at work for an epoch worse than before that?"
-    if self.start_e is None or self.learn.iter+1<self.learn.n_iter: return False
-    de,se = paired_change(self._energy(), self.start_e, self.comp is np.greater)
-    if de>2*se and 'lr' in self.values: self.values = {**self.values, 'lr': self.values['lr']/2}; return True
-    return False
+    "Is half of what the screening's learning rate had gained lost again at the end of an epoch?"
+    if self.gain is None or self.learn.iter+1<self.learn.n_iter: return False
+    a,b = self.gain
+    return self._worth(self._energy())>max(b, math.sqrt(a*b) if min(a,b)>0 else (a+b)/2)
 
 @patch
 def _recover(self:SimAnnealHP):
@@ -804,7 +822,7 @@ def _free(self:SimAnnealHP):
     self.learn.__dict__.pop('_do_epoch', None)
     self._originals()
     self.active,self.inner = False,False
-    for k in ('tape','tape_i','state0','keep','spare','keep_log','valid','lf','start_e','sums','inner_f','targets'): self.__dict__.pop(k, None)
+    for k in ('tape','tape_i','state0','keep','spare','keep_log','valid','lf','gain','sums','inner_f','targets'): self.__dict__.pop(k, None)
 
 @patch
 def after_fit(self:SimAnnealHP):

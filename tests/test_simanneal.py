@@ -144,7 +144,7 @@ def test_interrupted(exc, inner):
     with pytest.raises(type(exc)): fit(l, cbs=[sa, Stop(5, exc, inner)])
     ref = learner()
     with pytest.raises(KeyboardInterrupt):
-        n = plan_rounds(3, 16, 16)[0][1] if inner else 5
+        n = plan_rounds(3, 16, 16, want=2)[0][1] if inner else 5
         class At(Callback):
             order = 100
             def after_batch(self):
@@ -408,3 +408,43 @@ def test_momentum_is_cycled_as_in_one_cycle(opt, want):
     np.testing.assert_allclose(a, b, atol=1e-6)
     c,_ = moms(lambda l,cbs: l.fit(3, .01, cbs=cbs), SimAnnealHP({**LR, 'mom': Float(.8,.95)}, accept=never, seed=0))
     assert set(c.round(6))=={.9}
+
+class Break(Callback):
+    "Makes the model forget all at the end of the first epoch, once"
+    order = 65
+    def __init__(self, factor): self.factor,self.done = factor,False
+    def after_batch(self):
+        sa = self.learn.sim_anneal_hp
+        if self.done or not self.training or sa.inner or self.iter+1<self.n_iter: return
+        self.done = True
+        for p in self.model.parameters(): p.data.mul_(self.factor)
+
+@pytest.mark.parametrize('factor', [1.,100.])
+def test_collapse_is_undone(factor):
+    "What loses half of the screening's gain within an epoch goes back, to half the learning rate; what does not, does not"
+    l,sa = learner(),SimAnnealHP(LR, seed=0)
+    fit(l, 6, cbs=[sa, Break(factor)])
+    h = sa.history
+    assert h[(h.stage=='refine')].accepted.any()
+    r = h[h.stage=='recover']
+    assert len(r)==(factor>1)
+    if len(r): # half of what came out of the screening, which may lie beyond the candidate accepted
+        assert r.lr.iloc[0]>0 and valid_loss(l)<1. and abs(r.batch.iloc[0]-16)<=1
+
+@pytest.mark.parametrize('old,new,s,short,lim', [(.1,.1,40,10,1.),(.1,.05,40,10,.5),(.1,.2,40,10,2.),(.1,10.,40,10,1000.)])
+def test_trend_of_the_screening(old, new, s, short, lim):
+    "A trend goes on in its direction, half as fast, and up at most by what the trial was stretched"
+    from fastai_anneal.simanneal import _drifted,_horizon
+    r = _drifted(new, old, s, short, 400)
+    want = min(_horizon, .5*math.log(new/old)/math.log(s/short))
+    assert r==pytest.approx(new*10**want)
+    assert (r<new)==(new<old) and (r>new)==(new>old) and r<=new*10**_horizon*(1+1e-9)
+    assert _drifted(.05, .1, 1, 1, 400)==.05 and _drifted(0., .1, 40, 10, 400)==0
+
+def test_high_incumbent_loses_a_tie():
+    "An incumbent far above what a screening finds stays only if it is better"
+    sa = SimAnnealHP(LR); sa.accept = penalty
+    new,cur = dict(worth=.3, d=dict(de=-.1, se=.2, acc=False)),dict(worth=.33)
+    assert not sa._beats(new, cur, 2.3) and sa._beats(new, cur, 2.3, True) and not sa._beats(dict(new, worth=.34), cur, 2.3, True)
+    sa.accept = never
+    assert not sa._beats(new, cur, 2.3, True)
