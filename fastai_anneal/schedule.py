@@ -7,10 +7,10 @@ __all__ = ['Shape', 'ShapeNo', 'ShapeLin', 'ShapeCos', 'ShapeSqrt', 'ShapeRex', 
            'ShapeMultiStep', 'ShapeInvSqrt', 'ShapeFn', 'ShapeSeq', 'ShapeRepeat', 'per_group', 'attr_owner',
            'refusing', 'ScheduleCallback', 'scheduled_values', 'Anneal', 'CosineAnneal', 'HyperScale', 'LinearAnneal',
            'RexAnneal', 'PolyAnneal', 'WarmRestarts', 'ExpAnneal', 'StepAnneal', 'MultiStepAnneal', 'LambdaAnneal',
-           'InvSqrtAnneal', 'WSD', 'OneCycle', 'Plateau', 'TorchSched', 'Checkpoint']
+           'InvSqrtAnneal', 'WSD', 'OneCycle', 'lower_is_better', 'Plateau', 'TorchSched', 'Checkpoint']
 
 # %% ../nbs/01_schedule.ipynb #a5d09f5f
-import inspect,math,numbers,os,re,warnings
+import inspect,math,numbers,os,pickle,re,shutil,warnings
 import torch.distributed as dist
 from contextlib import contextmanager
 from bisect import bisect_right
@@ -904,7 +904,10 @@ class OneCycle(Anneal):
         super().__init__(scheds, by)
 
 # %% ../nbs/01_schedule.ipynb #f4bfc127
-def _lower_is_better(name):
+def lower_is_better(
+    name:str # Of a metric or loss, a column of the recorder
+)->bool: # Is it a loss or an error, as far as its name says?
+    "Should `name` become smaller? By the words in it, `loss`, `error`, `perplexity`, `mae` and the like"
     words = re.split(r'[^a-z]+', str(name).lower())
     return any(w in ('loss','error','perplexity','mae','mse','rmse','msle','rmsle','mape','smape','rmspe','nll','ppl','wer','cer','brier') for w in words)
 
@@ -954,7 +957,7 @@ class Plateau(HyperScale):
             names = list(learn.recorder.metric_names[1:])
             if self.monitor not in names: raise ValueError(f"monitor={self.monitor!r}: {did_you_mean(self.monitor, names)}")
             self._idx = names.index(self.monitor)
-            self._lower = _lower_is_better(self.monitor) if self.mode is None else self.mode=='min'
+            self._lower = lower_is_better(self.monitor) if self.mode is None else self.mode=='min'
             self._floors = per_group(self.floor, len(learn.opt.hypers), 'min_lr')
             if min(self._floors)<0: raise ValueError(f"min_lr={self.floor!r}: must not be negative")
 
@@ -1313,6 +1316,14 @@ class _Early(Callback):
         if self.s is not None: self._restore()
 
 # %% ../nbs/01_schedule.ipynb #289ff5bc
+def _link(old, new):
+    "Give the file `old` the name `new` too, in one step"
+    tmp = new.with_name(new.name+'.tmp')
+    tmp.unlink(missing_ok=True)
+    try: os.link(old, tmp)
+    except OSError: shutil.copy2(old, tmp)
+    os.replace(tmp, new)
+
 class Checkpoint(Callback):
     "Save everything a fit needs to go on exactly, and go on if there is something to go on with"
     order = 1000 # after everybody else has done what there is to do for a batch or an epoch
@@ -1337,6 +1348,11 @@ class Checkpoint(Callback):
         p = p if p.suffix else p.with_suffix('.pth')
         return p if p.is_absolute() or len(p.parts)>1 else Path(self.learn.path)/self.learn.model_dir/p
 
+    @property
+    def previous(self):
+        "Where the one before it is, if somebody called `save`"
+        return self.file.with_name(f'{self.file.stem}.previous{self.file.suffix}')
+
     def before_fit(self):
         learn = self.learn
         self._early,self._on,self._rng = None,_training(learn) and learn.n_epoch>0,None
@@ -1354,7 +1370,7 @@ class Checkpoint(Callback):
         learn = self.learn
         dev = next(learn.model.parameters()).device
         if not self.file.exists(): raise ValueError(f"process {_rank()} does not see {self.file}, which the first process has: it needs a folder that all share")
-        s = torch.load(self.file, map_location=dev, weights_only=False)
+        s = self._read(dev)
         if len(s['own'])!=_n_ranks(): raise ValueError(f"{self.file} is from a training with {len(s['own'])} processes, and this one has {_n_ranks()}. Remove it to start anew")
         own = s.pop('own')[_rank()]
         s['start'] = own.pop('start')
@@ -1372,6 +1388,15 @@ class Checkpoint(Callback):
             cb.before_train()
         return s
 
+    def _read(self, dev):
+        "The file, or the one before it if that is damaged"
+        for f in (self.file, self.previous):
+            try: return torch.load(f, map_location=dev, weights_only=False)
+            except (RuntimeError,EOFError,OSError,ValueError,KeyError,pickle.UnpicklingError) as e: err = e
+            if self.previous.exists(): warnings.warn(f"{self.file} is damaged: going on with {self.previous.name}, the one before it")
+            else: break
+        raise ValueError(f"{self.file} is damaged and cannot be read ({str(err).splitlines()[0] if str(err) else type(err).__name__}): remove it to start anew") from err
+
     def before_train(self):
         "Remember the generators, or start the epoch that was interrupted from where they were"
         if not self._on: return
@@ -1383,6 +1408,12 @@ class Checkpoint(Callback):
     def after_epoch(self):
         if self._on and not _validating(self.learn): self._save(self.epoch+1, 0)
 
+    def save(self):
+        "After a batch: save now, and keep the file before it as `previous`"
+        if not getattr(self, '_on', False): return
+        if _rank()==0 and self.file.exists(): _link(self.file, self.previous)
+        self._save(self.epoch, self.iter+1)
+
     def _save(self, epoch, it):
         s = _training_state(self.learn)
         own = _gathered(dict({k:s.pop(k) for k in _own}, start=self._rng))
@@ -1392,7 +1423,8 @@ class Checkpoint(Callback):
         "The run has come to its end"
         if not getattr(self, '_on', False) or _validating(self.learn): return
         self._drop()
-        if not self.keep and _rank()==0: self.file.unlink(missing_ok=True)
+        if not self.keep and _rank()==0:
+            for f in (self.file, self.previous): f.unlink(missing_ok=True)
         if _distributed(): dist.barrier() # nobody starts the next fit while the file is still there
 
     def _drop(self):

@@ -16,7 +16,7 @@ from fastai.basics import *
 from fastai.callback.core import Callback
 from .core import *
 from .core import _dl_state,_loaders,_shallow
-from .schedule import CosineAnneal,_lower_is_better
+from .schedule import CosineAnneal,lower_is_better
 from .anneal import *
 
 # %% ../nbs/05_search.ipynb #8f5b27cd
@@ -1068,7 +1068,7 @@ def anneal_search(
     early = .05 if early is True else 0 if early is False else early
     for k,v,hi in (('early',early,.5),('audit',audit,1),('repeat',repeat,.5)): _check_share(k, v, hi)
     if isinstance(sched, str) and sched not in ('cosine','one_cycle'): raise SearchError(f"sched={sched!r}: 'cosine', 'one_cycle', callbacks, or None")
-    if minimize is None: minimize = _lower_is_better(metric)
+    if minimize is None: minimize = lower_is_better(metric)
     settings = dict(version=1, metric=metric, minimize=bool(minimize), n_epoch=n_epoch, seed=int.from_bytes(os.urandom(4), 'big') if seed is None else int(seed),
                     sched=sched if isinstance(sched, (str,type(None))) else [type(c).__name__ for c in L(sched)], early=early, audit=audit, repeat=repeat, warm=bool(warm),
                     max_params=max_params, start=_plain(start), space=_plain(spec), annealer=_plain(kwargs))

@@ -6,7 +6,7 @@
 __all__ = ['HP', 'plan_rounds', 'SimAnnealHP', 'one_cycle_factor', 'paired_change']
 
 # %% ../nbs/04_simanneal.ipynb #c7d59ccc
-import itertools,math,os,shutil
+import itertools,math
 from contextlib import contextmanager,nullcontext
 from copy import deepcopy
 
@@ -16,7 +16,7 @@ from fastai.callback.progress import ProgressCallback
 from fastai.callback.schedule import ParamScheduler
 from .core import *
 from .core import _shallow,_uninterrupted
-from .schedule import Checkpoint,attr_owner,refusing,scheduled_values
+from .schedule import Checkpoint,attr_owner,lower_is_better,refusing,scheduled_values
 from .anneal import *
 
 # %% ../nbs/04_simanneal.ipynb #291fbf82
@@ -205,7 +205,7 @@ class SimAnnealHP(Callback):
         n_valid:int=1024, # Validation items to judge by, at most
         holdout:float=.5, # Share of the validation items, at least, that the judge never sees; `score` is what they say
         average:bool=True, # Judge the mean of the weights over the second half of the segment?
-        comp=None, # `np.less` or `np.greater`; by default by the name of `monitor`, like fastai's trackers
+        comp=None, # `np.less` or `np.greater`; by default what `lower_is_better` says of `monitor`
         device=None, # Where the snapshots live, say `'cpu'`; by default beside the model
         seed:int=None # Of its own random generator
     ):
@@ -215,7 +215,7 @@ class SimAnnealHP(Callback):
             if not lo<=v<=hi: raise ValueError(f"{n}={v!r}: a share from {lo} to {hi}")
         if not (isinstance(n_try, int) and n_try>0): raise ValueError(f"n_try={n_try!r}: the number of candidates in a round, 1 or more")
         if not 0<=holdout<1: raise ValueError(f"holdout={holdout!r}: the share of the validation items that are kept out of all choices, from 0 to less than 1")
-        if comp is None: comp = np.less if 'loss' in monitor or 'error' in monitor else np.greater
+        if comp is None: comp = np.less if lower_is_better(monitor) else np.greater
         store_attr('every,monitor,n_try,budget,front,width,accept,warm,cool,n_valid,holdout,average,comp,device,seed')
         self.temp = ifnone(temp, Geometric(.01,.001))
         self.rows,self.inner,self.active = [],False,False
@@ -761,21 +761,9 @@ def load_state_dict(self:SimAnnealHP, s):
 
 @patch
 def _save(self:SimAnnealHP):
-    "Let a `Checkpoint` among the callbacks save what was accepted; the file before it is kept as the previous generation"
+    "Let a `Checkpoint` among the callbacks save what was accepted"
     for cb in self.learn.cbs:
-        if not isinstance(cb, Checkpoint) or not getattr(cb, '_on', False): continue
-        if cb.file.exists(): _link(cb.file, self._previous(cb))
-        cb._save(self.learn.epoch, self.learn.iter+1)
-
-def _link(old, new):
-    tmp = new.with_name(new.name+'.tmp')
-    tmp.unlink(missing_ok=True)
-    try: os.link(old, tmp)
-    except OSError: shutil.copy2(old, tmp)
-    os.replace(tmp, new)
-
-@patch
-def _previous(self:SimAnnealHP, cb): return cb.file.with_name(f'{cb.file.stem}.previous{cb.file.suffix}')
+        if isinstance(cb, Checkpoint): cb.save()
 
 @patch
 def _finite(self:SimAnnealHP):
@@ -827,8 +815,6 @@ def _free(self:SimAnnealHP):
 @patch
 def after_fit(self:SimAnnealHP):
     if not self.active: return
-    for cb in self.learn.cbs:
-        if isinstance(cb, Checkpoint) and not cb.keep: self._previous(cb).unlink(missing_ok=True)
     if hasattr(self.learn, 'recorder'): self.learn.recorder.hps = {**getattr(self.learn.recorder, 'hps', {}), **self.log}
     self._free()
 

@@ -163,8 +163,8 @@ def test_plateau_negative_metric_and_nan():
 
 @pytest.mark.parametrize('name,lower', [('valid_loss',True),('error_rate',True),('mae',True),('_rmse',True),('perplexity',True),('accuracy',False),('f1_score',False),('exp_rmspe',True),('dice',False),('msle',True)])
 def test_plateau_knows_the_direction(name, lower):
-    from fastai_anneal.schedule import _lower_is_better
-    assert _lower_is_better(name)==lower
+    from fastai_anneal.schedule import lower_is_better
+    assert lower_is_better(name)==lower
 
 def test_plateau_under_schedules_and_resumed():
     vals = [1.]*8

@@ -343,6 +343,28 @@ def test_a_killed_fit_goes_on(at, tmp_path):
     assert sa.n_trained==sb.n_trained and sa.scores==sb.scores and sa.log==sb.log
     assert not list(tmp_path.glob('models/*.pth'))
 
+@pytest.mark.parametrize('damage', [b'', b'garbage', 'half'])
+def test_damaged_checkpoint(tmp_path, damage):
+    "The file before it takes its place, and the fit ends as if nothing had happened; without one it is an error that says so"
+    from fastai_anneal.schedule import Checkpoint
+    def one(kill=None):
+        l = learner(path=tmp_path)
+        class Kill(Callback):
+            order = 2000
+            def after_epoch(self):
+                if self.epoch==kill: raise RuntimeError('killed')
+        l.fit(6, cbs=[SimAnnealHP(LR, seed=0, accept=always), Checkpoint('a'), Kill()])
+        return l
+    a = one()
+    with pytest.raises(RuntimeError): one(4)
+    file,before = [tmp_path/'models'/f for f in ('a.pth','a.previous.pth')]
+    file.write_bytes(file.read_bytes()[:file.stat().st_size//2] if damage=='half' else damage)
+    kept = file.read_bytes(),before.read_bytes()
+    with pytest.warns(UserWarning, match='going on with a.previous.pth'): b = one()
+    assert torch.equal(weights(a), weights(b)) and not list(tmp_path.glob('models/*.pth'))
+    file.write_bytes(kept[0])
+    with pytest.raises(ValueError, match='damaged.*remove it'): one()
+
 def test_two_generations_on_the_disk(tmp_path):
     from fastai_anneal.schedule import Checkpoint
     l,sa = learner(1e-4, path=tmp_path),SimAnnealHP(LR, seed=0, accept=always)
