@@ -15,6 +15,7 @@ from fastai.basics import *
 from fastai.callback.core import Callback,CancelFitException
 from .anneal import *
 from .anneal import accept_prob,reflect
+from .schedule import lower_is_better
 
 try: import optuna
 except ImportError as e: raise ImportError("fastai_anneal.sampler needs Optuna: pip install 'fastai_anneal[optuna]'") from e
@@ -519,9 +520,9 @@ class SimAnnealPruning(Callback):
     def __init__(self,
         trial, # `optuna.trial.Trial`
         monitor:str='valid_loss', # Something the recorder has
-        less:bool=None # Is less better? By default of what is called a loss, an error, or perplexity, `mse`, `mae` and the like
+        less:bool=None # Is less better? By default what `lower_is_better` says of `monitor`
     ):
-        if less is None: less = any(o in monitor for o in ('loss','error','perplexity','mse','mae','msle','rmspe'))
+        if less is None: less = lower_is_better(monitor)
         self.trial,self.monitor,self.less,self.n_reports,self.stopped = trial,monitor,less,0,False
         dirs = getattr(getattr(trial, 'study', None), 'directions', [optuna.study.StudyDirection.MINIMIZE if less else optuna.study.StudyDirection.MAXIMIZE])
         if len(dirs)>1: raise ValueError("SimAnnealPruning: Optuna prunes studies with one objective only")
