@@ -207,6 +207,7 @@ class SimAnnealHP(Callback):
         average:bool=True, # Judge the mean of the weights over the second half of the segment?
         comp=None, # `np.less` or `np.greater`; by default what `lower_is_better` says of `monitor`
         device=None, # Where the snapshots live, say `'cpu'`; by default beside the model
+        max_gb:float=4., # Room for the batches of a round, which candidates train again, in gigabytes: longer rounds are shortened
         seed:int=None # Of its own random generator
     ):
         self.hps_,self.space = _as_hps(hps),Space({o.key:o.space for o in _as_hps(hps)})
@@ -216,7 +217,8 @@ class SimAnnealHP(Callback):
         if not (isinstance(n_try, int) and n_try>0): raise ValueError(f"n_try={n_try!r}: the number of candidates in a round, 1 or more")
         if not 0<=holdout<1: raise ValueError(f"holdout={holdout!r}: the share of the validation items that are kept out of all choices, from 0 to less than 1")
         if comp is None: comp = np.less if lower_is_better(monitor) else np.greater
-        store_attr('every,monitor,n_try,budget,front,width,accept,warm,cool,n_valid,holdout,average,comp,device,seed')
+        if not max_gb>0: raise ValueError(f"max_gb={max_gb!r}: gigabytes for the batches of a round, more than 0")
+        store_attr('every,monitor,n_try,budget,front,width,accept,warm,cool,n_valid,holdout,average,comp,device,max_gb,seed')
         self.temp = ifnone(temp, Geometric(.01,.001))
         self.rows,self.inner,self.active = [],False,False
 
@@ -410,7 +412,20 @@ def _begin(self:SimAnnealHP):
 
 @patch
 def _seen(self:SimAnnealHP, b):
-    if self.tape is not None and not self.inner: self.tape.append((b, rng_state()))
+    if self.tape is None or self.inner: return
+    if not self.tape: self._shorten(b)
+    self.tape.append((b, rng_state()))
+
+@patch
+def _shorten(self:SimAnnealHP, b):
+    "The segment of this round to what `max_gb` has room for, if batches are like `b`"
+    at,s,k = self.round
+    n = sum(t.numel()*t.element_size() for t in _tensors(b))
+    self.round = (at, max(1, min(s, int(self.max_gb*2**30/max(n, 1)))), k)
+
+def _tensors(b):
+    if isinstance(b, Tensor): return [b]
+    return [t for o in (b.values() if isinstance(b, dict) else b) for t in _tensors(o)] if isinstance(b, (dict,list,tuple)) else []
 
 @patch
 def _transformed(self:SimAnnealHP, b):

@@ -470,3 +470,11 @@ def test_high_incumbent_loses_a_tie():
     assert not sa._beats(new, cur, 2.3) and sa._beats(new, cur, 2.3, True) and not sa._beats(dict(new, worth=.34), cur, 2.3, True)
     sa.accept = never
     assert not sa._beats(new, cur, 2.3, True)
+
+def test_rounds_fit_into_the_memory():
+    "Segments are shortened to what `max_gb` has room for, and the fit goes through"
+    l = learner(1e-4)
+    gb = sum(t.numel()*t.element_size() for t in l.dls.one_batch())/2**30
+    a,b = [fit(learner(1e-4), 6, cbs=sa) and sa for sa in (SimAnnealHP(LR, seed=0), SimAnnealHP(LR, seed=0, max_gb=3.5*gb))]
+    assert a.history.n.max()>3 and b.history.n.max()==3 and set(b.history.batch)==set(a.history.batch)
+    with pytest.raises(ValueError, match='max_gb'): SimAnnealHP(LR, max_gb=0)
