@@ -742,7 +742,7 @@ def _screen(self:SimAnnealHP):
     if not (u[i]>x and x==max(o['u'][i] for o in first)): # beyond the largest one that was tried a trend cannot be seen
         lr,sp = _drifted(vals['lr'], near[0]['vals']['lr'], s, short, self.learn.n_epoch*self.learn.n_iter),self.space.dims[i]
         u,vals = moved(sp.unit(min(max(lr, sp.lo), sp.hi)))
-    high = cur['vals']['lr']>4*new['vals']['lr'] # a tie then says that it is too high: the longer a training, the smaller the best one
+    high = cur['vals']['lr']>6*new['vals']['lr'] # a tie then says that it is too high: the longer a training, the smaller the best one
     if (high or not any(o is cur for o in ties)) and self._beats(new, cur, start, high) and self._train_candidate(vals) and self._finite():
         for r in self.rows[-3:]: r['accepted'] = r['lr']==new['vals']['lr']
         self.u,self.acc,self.rej = u,self.acc+1,self.rej-1
