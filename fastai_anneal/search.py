@@ -934,7 +934,7 @@ class _Search:
             extra = {k:v for k,v in t.hps.items() if k not in names}
             vals = [_fmt(t.hps.get(k, '')) for k in names]
             if extra: vals[-1] += f' ({_short(extra)})'
-            self._line([str(t.number), *vals, f'{t.value:.5f}', f'{t.temp:.3g}', f'{t.seconds:.1f} s'])
+            self._line([str(t.number), *vals, f'{t.value:.5f}', '' if math.isnan(t.temp) else f'{t.temp:.3g}', f'{t.seconds:.1f} s'])
         r = self.result()
         self.mbar.main_bar.comment = f'best {self.metric} {r.best_value:.4g}' + (f', last trial failed: {t.error[:60]}' if t.error else '')
         self.mbar.update(len(self.engine.trials))
