@@ -147,12 +147,22 @@ def propose(self:Net,
     width:float=.1 # How far, as a share: four times as many moves as this beyond the first, on average
 )->Net: # A neighbour that is a network
     "A neighbour: a small move, and some more of them the larger `width`"
-    net,names = self,['stage','stage','add','add','remove','remove','wider','wider','narrower','narrower','kernel','stride','act','norm','connect','cut']
+    net,names = self,['stage','stage','deepen','deepen','add','add','remove','remove','remove','wider','wider','narrower','narrower','kernel','stride','act','norm','connect','cut']
     for _ in range(1+int(rng.poisson(4*width))):
         for _ in range(200):
             new = getattr(net, '_move_'+names[int(rng.random()*len(names))])(rng)
+            if new is not None and new!=net: new = new._afforded()
             if new is not None and new!=net and not new.problem(): net = new; break
     return net
+
+@patch
+def _afforded(self:Net):
+    "With layers narrower by one factor, if that is what it takes to stay within `max_params` and `max_macs`"
+    over = lambda o: self.max_params and o.n_params>self.max_params or self.max_macs and o.macs>self.max_macs
+    free = self._but(max_params=None, max_macs=None)
+    if free.problem() or not over(free): return self
+    narrower = (free._but(layers=tuple(replace(o, width=max(round(o.width*f), self.widths[0])) for o in self.layers)) for f in np.arange(.95, .45, -.05))
+    return next((self._but(layers=o.layers) for o in narrower if not over(o)), None)
 
 def _pick(rng, xs): return xs[int(rng.random()*len(xs))] if len(xs) else None
 
@@ -174,6 +184,14 @@ def _insert(self:Net, layer, before):
     return self._but(layers=(*self.layers[:i], layer, *self.layers[i:]))
 
 @patch
+def _after(self:Net, s, new):
+    "With the layer `new` after layer `s`, for all that read it"
+    ts = [t for o,t in self._edges() if o==s]
+    r = self._insert(new, ts[0])
+    for t in ts: r = r._resrc(t, lambda src: [new.id if o==s else o for o in src])
+    return r
+
+@patch
 def _move_add(self:Net, rng):
     "A layer on a connection: in its place, or beside it"
     s,t = _pick(rng, self._edges())
@@ -190,13 +208,15 @@ def _move_add(self:Net, rng):
 def _move_stage(self:Net, rng):
     "After the last layer before what is dense: a convolution on half the height and width, with up to twice the channels"
     if 'conv' not in self.kinds: return None
-    s = next((o.id for o in reversed(self.layers) if o.kind=='conv'), 0)
-    ts,(lo,hi) = [t for o,t in self._edges() if o==s],self.widths
+    s,(lo,hi) = next((o.id for o in reversed(self.layers) if o.kind=='conv'), 0),self.widths
     w = min(max(round(self.sizes[s][0]*rng.uniform(1,2)), lo), hi) if s else int(rng.integers(lo, max(lo, hi//2)+1))
-    new = Layer(self._new_id(), 'conv', w, (s,), k=_pick(rng, [k for k in self.kernels if k>1] or self.kernels), stride=2)
-    r = self._insert(new, ts[0])
-    for t in ts: r = r._resrc(t, lambda src: [new.id if o==s else o for o in src])
-    return r
+    return self._after(s, Layer(self._new_id(), 'conv', w, (s,), k=_pick(rng, [k for k in self.kernels if k>1] or self.kernels), stride=2))
+
+@patch
+def _move_deepen(self:Net, rng):
+    "One more like it after a layer, a convolution at stride 1"
+    o = _pick(rng, self.layers)
+    return o and self._after(o.id, replace(o, id=self._new_id(), src=(o.id,), k=3 if 3 in self.kernels else o.k, stride=1))
 
 @patch
 def _move_remove(self:Net, rng):

@@ -304,6 +304,10 @@ class _Watch(Callback):
     def _stop(self, why): self.why = why or 'stopped'; raise CancelFitException(why)
 
 # %% ../nbs/05_search.ipynb #31864a54
+def _noisy_penalty(de, temp, se=0.):
+    "`penalty` at a temperature of at least half the noise: colder than that it would ask more of a better state than any can have, and the walk would stand still"
+    return penalty(de, max(temp, se/2), se)
+
 class _Engine:
     "Proposes trials and hears about them: an `Annealer`, and the rules for repeating"
     def __init__(self, spec, n_trials, seed, repeat, start=None, **kwargs):
@@ -311,7 +315,7 @@ class _Engine:
         self.own = _has_own(spec)
         if self.own: spec,start = _start_point(spec, start),None
         else: kwargs = {'screen': 'gp' if n_trials>=20 and Space(spec).n else None, **kwargs}
-        self.a = Annealer(spec, n_trials, seed=_hash(seed, 'annealer')%2**63, start=start, reeval=0., **kwargs)
+        self.a = Annealer(spec, n_trials, seed=_hash(seed, 'annealer')%2**63, start=start, reeval=0., **{'accept': _noisy_penalty, **kwargs})
         self.waiting,self.rerun,self.journal = None,None,None
         self.extend(n_trials)
 
@@ -602,14 +606,16 @@ class SearchResult:
             if t.state=='complete': r.setdefault(_key(t.hps), []).append(t)
         return list(r.values())
 
-    def _winner(self):
+    def _ranked(self):
+        "The trials of each configuration, that with the best posterior mean first"
         gs = sorted(self._groups(), key=lambda g: np.mean([t.energy for t in g]))
-        if not any(len(g)>1 for g in gs): return gs[0] if gs else []
+        if not any(len(g)>1 for g in gs): return gs
         ms,ns = np.array([np.mean([t.energy for t in g]) for g in gs]),np.array([len(g) for g in gs])
         var = sum(np.var([t.energy for t in g])*len(g) for g in gs)/(ns-1).sum() # of a single energy
         half = ms[:max(3, len(ms)//2)]
         m,_ = posterior(ms, var/ns, half.mean(), max(half.var()-var, .1*half.var(), 1e-300))
-        return gs[int(np.argmin(m))]
+        return [gs[i] for i in np.argsort(m, kind='stable')]
+    def _winner(self): return next(iter(self._ranked()), [])
 
     @property
     def best_trial(self):
@@ -928,7 +934,7 @@ class _Search:
             extra = {k:v for k,v in t.hps.items() if k not in names}
             vals = [_fmt(t.hps.get(k, '')) for k in names]
             if extra: vals[-1] += f' ({_short(extra)})'
-            self._line([str(t.number), *vals, f'{t.value:.5f}', f'{t.temp:.3g}', f'{t.seconds:.1f} s'])
+            self._line([str(t.number), *vals, f'{t.value:.5f}', '' if math.isnan(t.temp) else f'{t.temp:.3g}', f'{t.seconds:.1f} s'])
         r = self.result()
         self.mbar.main_bar.comment = f'best {self.metric} {r.best_value:.4g}' + (f', last trial failed: {t.error[:60]}' if t.error else '')
         self.mbar.update(len(self.engine.trials))
@@ -1123,3 +1129,40 @@ def _dim(j):
     "The dimension that `_plain` made `j` of, where that can be told"
     try: return Space.from_json(json.dumps(j)).spec
     except Exception: return j
+
+# %% ../nbs/05_search.ipynb #f1a7b2c4
+class _Listed:
+    "In the place of an engine: trials that are known beforehand"
+    journal = None
+    def __init__(self, trials): self.queue,self.trials,self.n_trials = list(trials),[],len(trials)
+    def ask(self):
+        if self.queue: self.trials.append(self.queue.pop(0)); return self.trials[-1]
+    def asked(self, t): pass
+    told = tell = asked
+    def close(self): pass
+
+@patch
+def _shortlist(self:SearchResult, n, distinct):
+    "Hyperparameters of the best `n`, no two alike in `distinct`"
+    hs,seen = [g[0].hps for g in self._ranked()],set()
+    if distinct is not None and hs and not any(distinct in h for h in hs): raise SearchError(f"distinct={distinct!r}: {did_you_mean(distinct, {k for h in hs for k in h})}")
+    key = lambda h: _key(h if distinct is None else {distinct: h.get(distinct)})
+    return [h for h in hs if not (key(h) in seen or seen.add(key(h)))][:n]
+
+@patch
+def finals(self:SearchResult,
+    n:int=4, # How many of the best are trained again
+    n_epoch:int=None, # Epochs of each, unless the space has `n_epoch`; by default as many as in the search
+    n_seeds:int=2, # Trainings of each, with the same seeds for all
+    distinct:str=None, # Name of a hyperparameter, such as a network, that has to be another in each of them
+    make_learner=None # By default that of the search; another one may train on more data
+)->SearchResult: # Of these trainings alone
+    "Train the best of the search again, longer, and compare them by that alone"
+    s = self._search
+    if s is None: raise SearchError("this result was read from a file and does not know how to make a learner: call `anneal_search` with the same arguments, which trains nothing anew")
+    for k,v in (('n',n),('n_seeds',n_seeds),*([] if n_epoch is None else [('n_epoch',n_epoch)])): _check_count(k, v)
+    if not (hs := self._shortlist(n, distinct)): raise SearchError("no training came to its end, so there are no finalists")
+    st = {**self.settings, 'n_epoch': n_epoch or self.settings['n_epoch'], 'early': 0, 'repeat': 0, 'warm': False}
+    ts = [SearchTrial(k*len(hs)+i, h, _hash(st['seed'], 'final', k)%2**31, i if k else None) for k in range(n_seeds) for i,h in enumerate(hs)]
+    make = s.make if make_learner is None else _Maker(make_learner, self.spec)
+    return _Search(make, self.spec, st, _Listed(ts), s.sched, s.cbs, None, None, s.progress, s.max_params).run()

@@ -46,7 +46,7 @@ def test_a_walk_stays_among_networks(shape):
 
 def test_every_move_happens_and_is_small():
     names,seen = set(_moves(Net)),set()
-    assert names=={'stage','add','remove','wider','narrower','kernel','stride','act','norm','connect','cut'}
+    assert names=={'stage','deepen','add','remove','wider','narrower','kernel','stride','act','norm','connect','cut'}
     for seed in range(3):
         net,rng = walk(seed, 12)
         for n in names:
@@ -59,12 +59,33 @@ def test_every_move_happens_and_is_small():
 def test_from_nothing_and_back():
     net,rng = walk(0, 30)
     sizes = set()
-    for _ in range(300): net = net.propose(rng, .3); sizes.add(len(net.layers))
-    assert 0 in sizes or 1 in sizes and max(sizes)>=3
+    for _ in range(600): net = net.propose(rng, .3); sizes.add(len(net.layers))
+    assert min(sizes)<=1 and max(sizes)>=6
 
 def test_max_macs():
     net,rng = walk(0, 0, max_macs=20_000)
     for _ in range(60): net = net.propose(rng, .3); assert net.macs<=20_000
+
+def test_growth_beyond_the_limits_is_paid_by_narrower_layers():
+    net = Net((1,28,28), 10, [Layer(1,'conv',16,(0,), stride=2), Layer(2,'conv',32,(1,), stride=2)], widths=(4,64), max_params=21_000, max_macs=300_000)
+    for grown in (replace(net[2], width=40), replace(net[2], stride=1), replace(net[1], k=5)):
+        new = net._with(grown)
+        assert new.problem() and (got := new._afforded()) is not None and got.problem()==''
+        assert [o.id for o in got.layers]==[1,2] and all(a.width<=b.width for a,b in zip(got.layers, new.layers)) and got!=new
+        assert replace(got[grown.id], width=grown.width)==grown and got.max_params==21_000 and got.max_macs==300_000
+    assert net._afforded() is net
+    assert net._with(replace(net[1], stride=1, k=7))._but(max_macs=20_000)._afforded() is None # out of reach
+    wrong = net._with(replace(net[2], src=(9,)))
+    assert wrong._afforded() is wrong and 'reads 9' in wrong.problem()
+
+def test_deepening_keeps_the_function():
+    for o in (Layer(1,'conv',8,(0,), k=5, stride=2), Layer(1,'dense',9,(0,))):
+        net = Net((1,12,12), 5, [o, replace(o, id=2, src=(1,), stride=1)], head=(1,2))
+        for seed in range(4):
+            new = net._move_deepen(np.random.default_rng(seed))
+            assert not new.problem() and len(new.layers)==3 and new[3].width==o.width and new[3].stride==1
+            assert change(net, new)<1e-5
+    assert Net((1,12,12), 5)._move_deepen(np.random.default_rng(0)) is None
 
 @pytest.mark.parametrize('seed', range(8))
 def test_growing_keeps_the_function(seed):

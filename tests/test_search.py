@@ -372,6 +372,44 @@ def test_repeats_and_the_noise_that_they_measure():
         assert len(reps)==15 and sum(t.number<40 for t in reps)==7 and all(t.hps==e.trials[t.repeats].hps and t.seed!=e.trials[t.repeats].seed for t in reps)
         assert e.sigma==pytest.approx(.05, rel=.7)
 
+def test_noise_does_not_stop_a_cold_walk():
+    "A state that was measured to be better by more than the noise is moved to at any temperature, one as good now and then"
+    def accepted(better, n=200):
+        got = 0
+        for seed in range(n):
+            e = engine({'x': Float(0,1)}, 60, seed, screen=None)
+            for i in range(40): t = e.ask(); tell(e, t, 1+.01*(i%20))
+            e.sigma,ch = .02,e.a.chains[0]; ch.e,ch.se,e.a.i = 1.1,.01,59
+            assert e.a.temp<.002
+            t = e.ask(); tell(e, t, 1.1-better); got += t.accepted
+        return got/n
+    assert accepted(.03)>.95 and .02<accepted(0.)<.4 and accepted(-.04)<.02
+
+def test_finals():
+    r = go(n_trials=10)
+    f = r.finals(3, n_epoch=3, n_seeds=2)
+    assert [t.epochs for t in f.trials]==[3]*6 and len({S._key(t.hps) for t in f.trials})==3 and f.best in [t.hps for t in r.trials]
+    assert len({t.seed for t in f.trials[:3]})==1 and len({t.seed for t in f.trials})==2 and [t.repeats for t in f.trials]==[None]*3+[0,1,2]
+    assert f.trials[0].hps==r.best and f.best_n==2 and f.best_value==pytest.approx(min(np.mean([a.value,b.value]) for a,b in zip(f.trials[:3], f.trials[3:])))
+    with f.best_learner().no_bar(): assert f.best_learner().validate()[0]==pytest.approx(f.best_trial.value, abs=1e-6)
+    assert facts(f)==facts(r.finals(3, n_epoch=3, n_seeds=2)) and len(r.trials)==10 and r.settings['n_epoch']==2
+    assert json.loads(f.to_json())['best']==f.best and len(f.history)==6
+    seen = []
+    def other(width, p): seen.append(width); return make(width, p)
+    one = r.finals(4, n_seeds=1, distinct='width', make_learner=other)
+    assert [t.hps['width'] for t in one.trials]==seen and len(set(seen))==len(seen) and one.settings['n_epoch']==2
+
+def test_finals_of_models_and_what_is_no_finals():
+    models = {'a': (plain, space), 'b': (lambda width: make(width), {'width': LogInt(2,8)})}
+    r = anneal_search(models, n_trials=8, n_epoch=1, seed=0, progress=False)
+    f = r.finals(2, n_seeds=1, distinct='model')
+    assert {t.hps['model'] for t in f.trials}=={'a','b'} and all(t.state=='complete' for t in f.trials)
+    for kw,msg in ((dict(n=0), 'n=0'), (dict(n_seeds=1.5), 'n_seeds=1.5'), (dict(n_epoch=0), 'n_epoch=0'), (dict(distinct='widht'), "did you mean 'width'"), (dict(make_learner=lambda: 1), 'takes no')):
+        with pytest.raises(SearchError, match=msg): go(n_trials=3).finals(**kw)
+    import pickle
+    with pytest.raises(SearchError, match='read from a file'): pickle.loads(pickle.dumps(r)).finals()
+    with pytest.raises(SearchError, match='no finalists'): SearchResult([], r.spec, r.settings, r._search).finals()
+
 def test_warm_start_continues_and_survives(tmp_path):
     f = tmp_path/'s.jsonl'
     kw = dict(warm=True, n_trials=6, sp={'lr': LogFloat(1e-2,1.1e-2), 'width': 8}, repeat=0)
