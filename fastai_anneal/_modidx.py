@@ -1543,6 +1543,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                'fastai_anneal/simanneal.py'),
                                          'fastai_anneal.simanneal.SimAnnealHP.before_validate': ( 'simanneal.html#simannealhp.before_validate',
                                                                                                   'fastai_anneal/simanneal.py'),
+                                         'fastai_anneal.simanneal.SimAnnealHP.between': ( 'simanneal.html#simannealhp.between',
+                                                                                          'fastai_anneal/simanneal.py'),
                                          'fastai_anneal.simanneal.SimAnnealHP.history': ( 'simanneal.html#simannealhp.history',
                                                                                           'fastai_anneal/simanneal.py'),
                                          'fastai_anneal.simanneal.SimAnnealHP.load_state_dict': ( 'simanneal.html#simannealhp.load_state_dict',

@@ -1328,7 +1328,7 @@ class Checkpoint(Callback):
     "Save everything a fit needs to go on exactly, and go on if there is something to go on with"
     order = 1000 # after everybody else has done what there is to do for a batch or an epoch
     _stateattrs = ('_early',)
-    _early,_rng = None,None
+    _early,_rng,_due = None,None,False # is a save due as soon as no callback says that it is `between` two states to go on from?
     def __init__(self,
         fname:str='checkpoint', # Name of the file, in the learner's `path/model_dir` unless it is a path
         every='1ep', # A duration like `'500it'`: save that often, and in any case after each epoch
@@ -1355,7 +1355,7 @@ class Checkpoint(Callback):
 
     def before_fit(self):
         learn = self.learn
-        self._early,self._on,self._rng = None,_training(learn) and learn.n_epoch>0,None
+        self._early,self._on,self._rng,self._due = None,_training(learn) and learn.n_epoch>0,None,False
         if not self._on: return
         with refusing(learn):
             if len([cb for cb in learn.cbs if isinstance(cb, Checkpoint)])>1: raise ValueError("two Checkpoints in one fit: take one of them off")
@@ -1404,7 +1404,9 @@ class Checkpoint(Callback):
         self._rng = _rngs(self.learn)
 
     def after_batch(self):
-        if self._on and self.training and self._every<self._n_iter and (self.iter+1)%self._every==0: self._save(self.epoch, self.iter+1)
+        if not (self._on and self.training) or self._every>=self._n_iter: return
+        self._due = self._due or (self.iter+1)%self._every==0
+        if self._due and not any(getattr(type(cb), 'between', lambda o: False)(cb) for cb in self.learn.cbs): self._save(self.epoch, self.iter+1)
     def after_epoch(self):
         if self._on and not _validating(self.learn): self._save(self.epoch+1, 0)
 
@@ -1415,6 +1417,7 @@ class Checkpoint(Callback):
         self._save(self.epoch, self.iter+1)
 
     def _save(self, epoch, it):
+        self._due = False
         s = _training_state(self.learn)
         own = _gathered(dict({k:s.pop(k) for k in _own}, start=self._rng))
         if _rank()==0: _atomic_save(dict(epoch=epoch, iter=it, n_epoch=self.n_epoch, n_iter=self._n_iter, state=s, own=own), self.file)

@@ -383,7 +383,7 @@ class _State:
         learn = cb.learn
         self.trained = Snapshot(learn.model, learn.opt, learn.loss_func, getattr(learn, 'scaler', None), device=cb.device,
                                 reuse=old and old.trained)
-        self.books = Snapshot([c for c in learn.cbs if c is not cb], learn._metrics)
+        self.books = Snapshot([c for c in learn.cbs if c is not cb and not isinstance(c, Checkpoint)], learn._metrics) # what a file holds does not go back
         self.attrs,self.log = _shallow(learn),{k:len(v) for k,v in cb.log.items()}
         self.cb = cb
     def restore(self):
@@ -409,6 +409,11 @@ def _begin(self:SimAnnealHP):
         self.round = self.plan.pop(0)
         self.keep,old,self.gain = None,self.keep,None
         self.state0,self.tape,self.sums = _State(self, self._spare(old)),_Batches(),None
+
+@patch
+def between(self:SimAnnealHP):
+    "Is a segment under way? A `Checkpoint` waits for its end, as the candidates of a round have to go back to its beginning"
+    return self.active and self.tape is not None
 
 @patch
 def _seen(self:SimAnnealHP, b):

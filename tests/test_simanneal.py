@@ -324,8 +324,9 @@ def test_held_out_items_are_never_judged_by(monitor):
     assert sa.score==pytest.approx(want, rel=1e-5)
     with pytest.raises(ValueError, match='holdout=1'): SimAnnealHP(LR, holdout=1)
 
-@pytest.mark.parametrize('at', [20, 37, 48, 70])
-def test_a_killed_fit_goes_on(at, tmp_path):
+@pytest.mark.parametrize('every', ['1ep', '3it'])
+@pytest.mark.parametrize('at', [20, 37, 48, 70, 84, 95])
+def test_a_killed_fit_goes_on(at, every, tmp_path):
     from fastai_anneal.schedule import Checkpoint
     def one(kill=None, name='a'):
         l,sa = learner(path=tmp_path, opt_func=Adam),SimAnnealHP({**LR, 'wd': LogFloat(1e-4,.1)}, seed=0)
@@ -333,7 +334,7 @@ def test_a_killed_fit_goes_on(at, tmp_path):
             order = 2000
             def after_batch(self):
                 if kill and self.training and self.train_iter==kill and not self.learn.sim_anneal_hp.inner: raise RuntimeError('killed')
-        l.fit(6, cbs=[sa, Checkpoint(name), Kill()])
+        l.fit(6, cbs=[sa, Checkpoint(name, every), Kill()])
         return l,sa
     a,sa = one(name='ref')
     with pytest.raises(RuntimeError): one(at)
