@@ -1080,6 +1080,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                         'fastai_anneal/schedule.py'),
                                         'fastai_anneal.schedule._Early.before_epoch': ( 'schedule.html#_early.before_epoch',
                                                                                         'fastai_anneal/schedule.py'),
+                                        'fastai_anneal.schedule._Early.wake': ('schedule.html#_early.wake', 'fastai_anneal/schedule.py'),
                                         'fastai_anneal.schedule._Family': ('schedule.html#_family', 'fastai_anneal/schedule.py'),
                                         'fastai_anneal.schedule._Family.__init__': ( 'schedule.html#_family.__init__',
                                                                                      'fastai_anneal/schedule.py'),

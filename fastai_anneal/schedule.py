@@ -1280,8 +1280,11 @@ def _set_training_state(learn, s):
 # %% ../nbs/01_schedule.ipynb #21f26f1d
 class _Early(Callback):
     "The part of `Checkpoint` that has to come before everybody else: it skips what was done already"
-    order,run_valid = -10_000,False
+    order,run_valid,goes_back = -10_000,False,False
     def __init__(self, s): self.s,self.muted = s,[]
+    def wake(self):
+        "Before the first batch that is not skipped is drawn: let the others hear again"
+        if self.s is None: self._unmute()
     def _mute(self):
         if self.muted: return
         self.muted = [cb for cb in self.learn.cbs if cb is not self and cb.run]
@@ -1327,6 +1330,7 @@ def _link(old, new):
 class Checkpoint(Callback):
     "Save everything a fit needs to go on exactly, and go on if there is something to go on with"
     order = 1000 # after everybody else has done what there is to do for a batch or an epoch
+    goes_back = False # what a file holds stays as it is when a training takes some batches back
     _stateattrs = ('_early',)
     _early,_rng,_due = None,None,False # is a save due as soon as no callback says that it is `between` two states to go on from?
     def __init__(self,

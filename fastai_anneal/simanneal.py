@@ -383,7 +383,7 @@ class _State:
         learn = cb.learn
         self.trained = Snapshot(learn.model, learn.opt, learn.loss_func, getattr(learn, 'scaler', None), device=cb.device,
                                 reuse=old and old.trained)
-        self.books = Snapshot([c for c in learn.cbs if c is not cb and not isinstance(c, Checkpoint)], learn._metrics) # what a file holds does not go back
+        self.books = Snapshot([c for c in learn.cbs if c is not cb and getattr(type(c), 'goes_back', True)], learn._metrics)
         self.attrs,self.log = _shallow(learn),{k:len(v) for k,v in cb.log.items()}
         self.cb = cb
     def restore(self):
@@ -395,15 +395,13 @@ def before_train(self:SimAnnealHP):
     if not self.active: return
     if self.valid is None: self._hold_valid()
     self.learn.dl = _Tape(self.learn.dl, self)
-    self.learn.n_iter = len(self.learn.dl) # fastai sets it a moment later, too late for the snapshot
-    self._begin()
 
 @patch
 def _done(self:SimAnnealHP): return self.learn.train_iter
 
 @patch
 def _begin(self:SimAnnealHP):
-    "Begin a segment if one is due"
+    "Begin a segment if one is due: when the next batch is drawn, as everybody is done with the one before"
     while self.plan and self.plan[0][0]<self._done(): self.plan.pop(0)
     if self.tape is None and self.plan and self.plan[0][0]==self._done():
         self.round = self.plan.pop(0)
@@ -417,7 +415,13 @@ def between(self:SimAnnealHP):
 
 @patch
 def _seen(self:SimAnnealHP, b):
-    if self.tape is None or self.inner: return
+    if self.inner or not self.active: return
+    if not self.run: # a fit that goes on skips what it did before
+        for c in self.learn.cbs:
+            if isinstance(c, Checkpoint) and c._early is not None: c._early.wake()
+        if not self.run: return
+    self._begin()
+    if self.tape is None: return
     if not self.tape: self._shorten(b)
     self.tape.append((b, rng_state()))
 
@@ -449,7 +453,6 @@ def after_batch(self:SimAnnealHP):
         (self._screen if self.screening and self.round[0]==0 else self._judge)()
         if self.acc>acc: self._save()
     if self.learn.iter+1==self.learn.n_iter or self.plan and self.plan[0][0]==self._done(): self._recover()
-    if self.learn.iter+1<self.learn.n_iter: self._begin()
     self._comment()
 
 # %% ../nbs/04_simanneal.ipynb #7aea994a
@@ -777,7 +780,6 @@ def state_dict(self:SimAnnealHP):
 def load_state_dict(self:SimAnnealHP, s):
     if s: self.rng.bit_generator.state = s['rng']
     self.inner,self.tape,self.tape_i,self.state0,self.keep,self.sums = False,None,None,None,None,None
-    self._begin()
 
 @patch
 def _save(self:SimAnnealHP):
