@@ -1114,6 +1114,8 @@ def read_search(
     path # What was given to `anneal_search` as `storage`
 )->SearchResult:
     "Look at a search in a file, which may still be running; it cannot make learners"
+    if _is_study(str(path)): raise SearchError(f"{path} is an Optuna study: call `anneal_search` with the same arguments, which trains nothing anew, or look at it with `optuna.load_study(study_name='anneal_search', ...)`")
+    if not Path(path).exists(): raise SearchError(f"there is no file {path}")
     evs = []
     for l in Path(path).read_text().splitlines():
         try: evs.append(json.loads(l))

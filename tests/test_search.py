@@ -497,3 +497,7 @@ def test_four_workers_one_killed(kind, tmp_path, monkeypatch):
     assert len(lost)<=1 and again==[t.number for t in lost]
     assert len({t.seed for t in r.trials})==n # nothing was trained twice
     assert len({t.user_attrs['who'][1] for t in ts})>=3
+
+def test_reading_what_is_no_file_of_a_search(tmp_path):
+    with pytest.raises(SearchError, match='Optuna study.*same arguments'): read_search('sqlite:///a.db')
+    with pytest.raises(SearchError, match='no file'): read_search(tmp_path/'nothing.jsonl')
