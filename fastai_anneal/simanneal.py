@@ -332,10 +332,11 @@ def _stretch(self:SimAnnealHP):
     "A short cycle wants a larger learning rate than a long one, by a power of the ratio of their lengths, see https://arxiv.org/abs/2409.19913"
     return (self.learn.n_epoch*self.learn.n_iter/self.trial)**_horizon
 
-def _drifted(new, old, s, short, total):
-    "The learning rate for `total` steps if `new` is the best one of cycles of `s` steps where those of `short` steps said `old`: it goes on like this, but never up by more than the stretch"
+def _drifted(new, old, s, short, total, de=-1., se=0.):
+    "The learning rate for `total` steps if `new` is the best one of cycles of `s` steps, by `de` with a standard error of `se`, where those of `short` steps said `old`: it goes on like this, but never up by more than the stretch"
     if not (new>0 and old>0) or s<=short: return new
-    return new*(total/s)**min(_horizon, _trust*math.log(new/old)/math.log(s/short))
+    sure = de*de/(de*de+2*se*se) if math.isfinite(de) and de else 1.
+    return new*(total/s)**min(_horizon, _trust*sure*math.log(new/old)/math.log(s/short))
 
 # %% ../nbs/04_simanneal.ipynb #9af76829
 @patch
@@ -748,7 +749,8 @@ def _screen(self:SimAnnealHP):
     was = self.values
     u,vals = new['u'],new['vals']
     if not (u[i]>x and x==max(o['u'][i] for o in first)): # beyond the largest one that was tried a trend cannot be seen
-        lr,sp = _drifted(vals['lr'], near[0]['vals']['lr'], s, short, self.learn.n_epoch*self.learn.n_iter),self.space.dims[i]
+        by = paired_change(new['e'], near[0]['e'], self.comp is np.greater)
+        lr,sp = _drifted(vals['lr'], near[0]['vals']['lr'], s, short, self.learn.n_epoch*self.learn.n_iter, *by),self.space.dims[i]
         u,vals = moved(sp.unit(min(max(lr, sp.lo), sp.hi)))
     high = cur['vals']['lr']>6*new['vals']['lr'] # a tie then says that it is too high: the longer a training, the smaller the best one
     if (high or not any(o is cur for o in ties)) and self._beats(new, cur, start, high) and self._train_candidate(vals) and self._finite():

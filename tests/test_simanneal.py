@@ -462,6 +462,7 @@ def test_trend_of_the_screening(old, new, s, short, lim):
     want = min(_horizon, .5*math.log(new/old)/math.log(s/short))
     assert r==pytest.approx(new*10**want)
     assert (r<new)==(new<old) and (r>new)==(new>old) and r<=new*10**_horizon*(1+1e-9)
+    assert abs(math.log(_drifted(new, old, s, short, 400, -.1, .1)/new))<=abs(math.log(r/new)) # noise
     assert _drifted(.05, .1, 1, 1, 400)==.05 and _drifted(0., .1, 40, 10, 400)==0
 
 def test_high_incumbent_loses_a_tie():
