@@ -481,11 +481,13 @@ def test_four_workers_one_killed(kind, tmp_path, monkeypatch):
         go(storage=u, n_trials=n, cbs=Slow(), early=0)
     ps = [forked(worker, i) for i in range(4)]
     st = None
-    for _ in range(400):
-        time.sleep(.05)
+    def at_work(t): return t.state.name=='RUNNING' and t.user_attrs.get('who', [0,0])[1]==ps[1].pid and 'seed' in t.user_attrs and len(t.intermediate_values)<2
+    for _ in range(1500): # until it trains: killed while it asks, it has nothing yet that could be done again
+        time.sleep(.01)
         try: st = st or optuna.load_study(study_name='anneal_search', storage=S._study_storage(u))
         except Exception: continue
-        if sum(t.state.name=='COMPLETE' for t in st.get_trials())>=3: break
+        ts = st.get_trials()
+        if sum(t.state.name=='COMPLETE' for t in ts)>=3 and any(map(at_work, ts)): break
     os.kill(ps[1].pid, signal.SIGKILL)
     for p in ps: p.join()
     assert [p.exitcode for p in ps]==[0,-9,0,0]
