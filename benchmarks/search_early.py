@@ -8,6 +8,7 @@ network. Prints, per problem and over all: trials given up, the share of those t
 that were lost, and the share of epochs that would have been saved.
 """
 import sys,warnings
+from functools import wraps
 import numpy as np,torch
 from torch import nn
 from sklearn.datasets import load_digits,make_classification
@@ -42,8 +43,8 @@ def problems():
                 digits_cnn=(loaders(x.reshape(-1,1,8,8),y), *cnn(10)))
 
 def one(dls, net, space, seed, n_epoch=6, n_trials=60):
-    make = lambda **hps: Learner(dls, net(**hps), loss_func=CrossEntropyLossFlat(), metrics=accuracy)
-    def make_learner(**hps): return make(**{k:v for k,v in hps.items() if k not in ('lr','wd')})
+    @wraps(net) # whose parameters it takes
+    def make_learner(**hps): return Learner(dls, net(**hps), loss_func=CrossEntropyLossFlat(), metrics=accuracy)
     return anneal_search(make_learner, space, n_trials=n_trials, n_epoch=n_epoch, seed=seed, audit=1., repeat=0, progress=False)
 
 if __name__=='__main__':

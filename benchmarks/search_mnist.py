@@ -10,6 +10,7 @@ The energy is the loss on 12,000 digits held back from the training set. The tes
 Interrupt it and start it again with the same `--storage`: it goes on. Times are CPU times of this process (one thread) and wall times.
 """
 import argparse,os,time,warnings
+from functools import wraps
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 import torch
 from torch import nn
@@ -26,9 +27,8 @@ parts = dict(linear=(linear, {**lr, 'bs': Categorical(64,128,256,512, ordered=Tr
 
 def one(name, dls, args):
     net,space,n_epoch,n_final,bar = parts[name]
-    def make_learner(**hps): return TrainLearner(dls, net(**{k:v for k,v in hps.items() if k not in ('lr','wd','bs')}), metrics=accuracy)
-    f = inspect.signature(net).parameters
-    make_learner.__signature__ = inspect.Signature([inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY) for n in f])
+    @wraps(net) # whose parameters it takes
+    def make_learner(**hps): return TrainLearner(dls, net(**hps), metrics=accuracy)
     cpu,wall = time.process_time(),time.perf_counter()
     say = lambda r: print(f'{name} {len(r.trials)} trials, best {r.best_value:.4f}, {time.process_time()-cpu:.0f} s CPU', flush=True) if len(r.trials)%10==0 else None
     res = anneal_search(make_learner, space, n_trials=args.trials, n_epoch=n_epoch, seed=args.seed, progress=False, callback=say,

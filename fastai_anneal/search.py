@@ -76,6 +76,13 @@ class SearchTrial:
     def of(self): return self.number if self.repeats is None else self.repeats
     def __repr__(self): return f'SearchTrial({self.number}, {self.state}, value={self.value:.5g}, {_key(self.hps)})'
 
+def _by_hps(trials):
+    "The complete ones of `trials`, a list for each configuration"
+    r = {}
+    for t in trials:
+        if t.state=='complete': r.setdefault(_key(t.hps), []).append(t)
+    return list(r.values())
+
 # %% ../nbs/05_search.ipynb #ce0eb4cb
 try: import fcntl
 except ImportError: fcntl = None # Windows: no lock
@@ -327,13 +334,6 @@ class _Engine:
         self.a.n_iter,self.a.reeval = n_trials,late/n_trials
         self.a._budget()
 
-    def groups(self):
-        "The completed trials of each configuration"
-        r = {}
-        for t in self.trials:
-            if t.state=='complete': r.setdefault(_key(t.hps), []).append(t)
-        return list(r.values())
-
     def _incumbent(self):
         "Index of the state that the walk is in, or of the best if that one is known well enough"
         k = next((i for i,u in enumerate(self.a.us) if u is self.a.chains[0].u), None)
@@ -376,7 +376,7 @@ class _Engine:
 
     def _reassess(self, t):
         "The noise, from all repeats; and what is known now of the state that the walk is in"
-        ss = [(np.var([o.energy for o in g])*len(g), len(g)-1) for g in self.groups() if len(g)>1]
+        ss = [(np.var([o.energy for o in g])*len(g), len(g)-1) for g in _by_hps(self.trials) if len(g)>1]
         self.sigma = math.sqrt(sum(s for s,_ in ss)/sum(n for _,n in ss))
         es = [o.energy for o in self.trials if o.of==t.of and o.state=='complete']
         for ch in self.a.chains:
@@ -600,15 +600,9 @@ class SearchResult:
         self.metric,self.sign = settings['metric'],1 if settings['minimize'] else -1
 
     def __getstate__(self): return {**self.__dict__, '_search': None} # functions that make learners need not pickle
-    def _groups(self):
-        r = {}
-        for t in self.trials:
-            if t.state=='complete': r.setdefault(_key(t.hps), []).append(t)
-        return list(r.values())
-
     def _ranked(self):
         "The trials of each configuration, that with the best posterior mean first"
-        gs = sorted(self._groups(), key=lambda g: np.mean([t.energy for t in g]))
+        gs = sorted(_by_hps(self.trials), key=lambda g: np.mean([t.energy for t in g]))
         if not any(len(g)>1 for g in gs): return gs
         ms,ns = np.array([np.mean([t.energy for t in g]) for g in gs]),np.array([len(g) for g in gs])
         var = sum(np.var([t.energy for t in g])*len(g) for g in gs)/(ns-1).sum() # of a single energy

@@ -398,13 +398,10 @@ def before_train(self:SimAnnealHP):
     self.learn.dl = _Tape(self.learn.dl, self)
 
 @patch
-def _done(self:SimAnnealHP): return self.learn.train_iter
-
-@patch
 def _begin(self:SimAnnealHP):
     "Begin a segment if one is due: when the next batch is drawn, as everybody is done with the one before"
-    while self.plan and self.plan[0][0]<self._done(): self.plan.pop(0)
-    if self.tape is None and self.plan and self.plan[0][0]==self._done():
+    while self.plan and self.plan[0][0]<self.learn.train_iter: self.plan.pop(0)
+    if self.tape is None and self.plan and self.plan[0][0]==self.learn.train_iter:
         self.round = self.plan.pop(0)
         self.keep,old,self.gain = None,self.keep,None
         self.state0,self.tape,self.sums = _State(self, self._spare(old)),_Batches(),None
@@ -453,7 +450,7 @@ def after_batch(self:SimAnnealHP):
         acc = self.acc
         (self._screen if self.screening and self.round[0]==0 else self._judge)()
         if self.acc>acc: self._save()
-    if self.learn.iter+1==self.learn.n_iter or self.plan and self.plan[0][0]==self._done(): self._recover()
+    if self.learn.iter+1==self.learn.n_iter or self.plan and self.plan[0][0]==self.learn.train_iter: self._recover()
     self._comment()
 
 # %% ../nbs/04_simanneal.ipynb #7aea994a
@@ -551,7 +548,7 @@ def _quiet(learn, training, also=()):
 @patch
 def _energy(self:SimAnnealHP):
     "The monitored value on the held validation items, and the loss of each of them if that can be had"
-    learn,losses,ms = self.learn,[],[]
+    learn,losses = self.learn,[]
     mets = [deepcopy(m) for m in learn.metrics if m.name==self.monitor] if self.monitor!='valid_loss' else []
     back = _shallow(learn)
     raw = [t.clone() for t in _floats(learn.model)] if self.sums is not None else None
@@ -565,7 +562,7 @@ def _energy(self:SimAnnealHP):
             for i,b in enumerate(self.valid):
                 learn.one_batch(i, b)
                 for m in mets: m.accumulate(learn)
-                losses.append(self._item_losses()); ms.append(learn.loss.detach().float())
+                losses.append(self._item_losses())
             losses = torch.cat(losses).double()
             e = float(mets[0].value) if mets else losses.mean().item()
         except _cancels: e,losses = math.nan,None
@@ -806,7 +803,7 @@ def _recover(self:SimAnnealHP):
     if self.keep is None or self._finite() and not self._collapsed(): return
     self.keep.trained.restore()
     self._halve()
-    self.rows.append(dict(epoch=self.learn.epoch, batch=self._done(), n=0, stage='recover', **self.values, value=math.nan, incumbent=math.nan, change=math.nan,
+    self.rows.append(dict(epoch=self.learn.epoch, batch=self.learn.train_iter, n=0, stage='recover', **self.values, value=math.nan, incumbent=math.nan, change=math.nan,
                           se=0., temp=math.nan, p=1., accepted=True))
 
 @patch
