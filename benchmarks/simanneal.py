@@ -2,6 +2,7 @@
 
     python benchmarks/simanneal.py                 # MNIST sample, mlp, SGD and Adam, 3 seeds
     python benchmarks/simanneal.py --full --data FOLDER  # the 60,000 digits too (torchvision's layout), mlp and cnn, 5 seeds: hours
+    python benchmarks/simanneal.py --full --data FOLDER --cache peers  # the peers' runs are kept in the folder and not repeated
 
 For each model and optimizer: the median final validation loss (and, in brackets, the loss on the test digits, which no
 method has seen) after N epochs, relative to `fit_one_cycle(N, best lr of a grid)`, best by the median validation loss; behind
@@ -13,7 +14,7 @@ Starts: the best lr / 30, itself, and times 10.
   pbt       population based training with two members (2N epochs): each epoch the worse copies the better, lr times .5 or 2
   anneal    fit at that lr with SimAnnealHP on lr and wd (at most 2N epochs of batches)
 """
-import argparse,contextlib,math,time,warnings; warnings.filterwarnings('ignore')
+import argparse,contextlib,json,math,time,warnings; warnings.filterwarnings('ignore')
 from functools import partial
 import numpy as np
 from fastai.vision.all import *
@@ -22,7 +23,7 @@ from fastai_anneal.all import *
 p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 p.add_argument('--full', action='store_true'); p.add_argument('--data'); p.add_argument('--seeds', type=int)
 p.add_argument('--models', default=None); p.add_argument('--opts', default='sgd,adam'); p.add_argument('--epochs', type=int)
-p.add_argument('--only', default='alone,plateau,restarts,pbt,anneal'); p.add_argument('--cost', action='store_true', help='only the cost')
+p.add_argument('--sizes', default='sample,full'); p.add_argument('--cache', help='folder for the results of the peers'); p.add_argument('--only', default='alone,plateau,restarts,pbt,anneal'); p.add_argument('--cost', action='store_true', help='only the cost')
 args = p.parse_args()
 torch.set_num_threads(1)
 
@@ -71,11 +72,22 @@ def pbt(mk, n, lr, seed):
 
 METHODS = dict(alone=alone, plateau=plateau, restarts=restarts, pbt=pbt, anneal=anneal_hp)
 
+def kept(key, f):
+    "The result of `f()`, from the cache if it is there"
+    path = args.cache and Path(args.cache)/('-'.join(map(str, key))+'.json')
+    if path and path.exists(): return tuple(json.loads(path.read_text()))
+    r = f()
+    if path: path.parent.mkdir(parents=True, exist_ok=True); path.write_text(json.dumps(r))
+    return r
+
 def table(src, name, model, opt, n, seeds):
-    mks = [partial(learner, src, model, opt, s) for s in range(seeds)]
     mks = [lambda lr, s=s: learner(src, model, opt, s, lr) for s in range(seeds)]
+    def run(m, lr, s):
+        f = partial(METHODS[m], mks[s], n, lr, s)
+        if m=='anneal': return f()
+        return kept((name, model, opt, n, m, s)+(() if m=='restarts' else (f'{lr:.4g}',)), f)
     t = time.time()
-    grid = {lr: [one_cycle(mk, n, lr) for mk in mks] for lr in GRID[opt]}
+    grid = {lr: [kept((name, model, opt, n, 'cycle', s, f'{lr:.4g}'), partial(one_cycle, mk, n, lr)) for s,mk in enumerate(mks)] for lr in GRID[opt]}
     med = {lr: np.nanmedian([v for v,_ in r]) for lr,r in grid.items()}
     best = min(med, key=med.get); ref = np.array(grid[best])
     print(f'\n{name} {model} {opt}, {n} epochs, {seeds} seeds; one cycle by lr: ' + ', '.join(f'{k:g}: {v:.4f}' for k,v in med.items()), flush=True)
@@ -83,7 +95,7 @@ def table(src, name, model, opt, n, seeds):
     for f,what in ((1/30,'best/30'),(1,'best'),(10,'best*10')):
         row = f'{what:>10}'
         for m in args.only.split(','):
-            r = np.array([METHODS[m](mk, n, best*f, s) for s,mk in enumerate(mks)])
+            r = np.array([run(m, best*f, s) for s in range(seeds)])
             q = np.nan_to_num(np.median(r, 0)/np.median(ref, 0), nan=np.inf)
             p = np.nan_to_num(np.median(r/ref, 0), nan=np.inf)
             row += f'{q[0]:>10.3f} ({q[1]:6.3f}) |{p[0]:6.3f}'
@@ -117,5 +129,5 @@ if __name__=='__main__':
         seeds = args.seeds or (5 if args.full else 3)
         for model in (args.models or ('mlp,cnn' if args.full else 'mlp')).split(','):
             for opt in args.opts.split(','):
-                table('sample', 'sample', model, opt, args.epochs or 8, seeds)
-                if args.full and args.data: table(args.data, 'full', model, opt, args.epochs or 5, seeds)
+                if 'sample' in args.sizes: table('sample', 'sample', model, opt, args.epochs or 8, seeds)
+                if args.full and args.data and 'full' in args.sizes: table(args.data, 'full', model, opt, args.epochs or 5, seeds)

@@ -338,6 +338,12 @@ def _drifted(new, old, s, short, total, de=-1., se=0.):
     sure = de*de/(de*de+2*se*se) if math.isfinite(de) and de else 1.
     return new*(total/s)**min(_horizon, _trust*sure*math.log(new/old)/math.log(s/short))
 
+def _between(new, old):
+    "A learning rate between the estimate `new` and a higher start `old` that a short cycle cannot tell from it: the start says most if it is near, little from four octaves on"
+    if not (new>0 and old>0): return new
+    d = math.log2(old/new)
+    return new*2**(.7*math.exp(-d*d/8)*d)
+
 # %% ../nbs/04_simanneal.ipynb #9af76829
 @patch
 def before_batch(self:SimAnnealHP):
@@ -694,12 +700,15 @@ def _ties(os, start, tol=.1):
     return [o for o in os if o['worth']<=most]
 
 @patch
-def _beats(self:SimAnnealHP, new, cur, start, likely=False):
-    "Has a screening found something better for sure, or at all if that is `likely`? By how many percent it is does not matter: at a slow start they are few"
-    ok,d = accept_prob(self.accept, -1., 0., 1., 0.)>0,new['d'] # a rule may refuse everything
-    if likely: return ok and new['worth']<cur['worth']
-    if cur['worth']>start>new['worth']: return ok # an incumbent that diverges says nothing about noise
-    return ok and (d['acc'] if not math.isfinite(d['de']) else d['de']<-2*d['se'])
+def _verdict(self:SimAnnealHP, new, cur, lr, ties, start):
+    "With which learning rate to go on after a screening, `lr` being what it makes of `new`; None for that of the incumbent `cur`"
+    old,(tied_new,tied),d = cur['vals']['lr'],[any(o is q for q in ties) for o in (new,cur)],new['d']
+    if accept_prob(self.accept, -1., 0., 1., 0.)<=0 or not math.isfinite(new['worth']): return None # a rule may refuse everything
+    if old>6*new['vals']['lr']: better = tied_new # a tie says that the incumbent is too high: the longer a training, the smaller the best rate
+    elif tied and old<=lr: better = False
+    elif cur['worth']>start>new['worth']: better = True # an incumbent that diverges says nothing about noise
+    else: better = d['acc'] if not math.isfinite(d['de']) else d['de']<-2*d['se'] # for sure, by how little it may be: at a slow start percents are few
+    return None if not better else _between(lr, old) if tied and old>lr else lr
 
 @patch
 def _vals(self:SimAnnealHP, u):
@@ -744,13 +753,13 @@ def _screen(self:SimAnnealHP):
     new,ties = min(near, key=lambda o: o['worth']),_ties([*near, cur], start)
     self.rej += k+3
     was = self.values
-    u,vals = new['u'],new['vals']
-    if not (u[i]>x and x==max(o['u'][i] for o in first)): # beyond the largest one that was tried a trend cannot be seen
+    lr,sp = new['vals']['lr'],self.space.dims[i]
+    if not (new['u'][i]>x and x==max(o['u'][i] for o in first)): # beyond the largest one that was tried a trend cannot be seen
         by = paired_change(new['e'], near[0]['e'], self.comp is np.greater)
-        lr,sp = _drifted(vals['lr'], near[0]['vals']['lr'], s, short, self.learn.n_epoch*self.learn.n_iter, *by),self.space.dims[i]
-        u,vals = moved(sp.unit(min(max(lr, sp.lo), sp.hi)))
-    high = cur['vals']['lr']>6*new['vals']['lr'] # a tie then says that it is too high: the longer a training, the smaller the best one
-    if (high or not any(o is cur for o in ties)) and self._beats(new, cur, start, high) and self._train_candidate(vals) and self._finite():
+        lr = _drifted(lr, near[0]['vals']['lr'], s, short, self.learn.n_epoch*self.learn.n_iter, *by)
+    lr = self._verdict(new, cur, lr, ties, start)
+    u,vals = (new['u'],new['vals']) if lr in (None,new['vals']['lr']) else moved(sp.unit(min(max(lr, sp.lo), sp.hi)))
+    if lr is not None and self._train_candidate(vals) and self._finite():
         for r in self.rows[-3:]: r['accepted'] = r['lr']==new['vals']['lr']
         self.u,self.acc,self.rej = u,self.acc+1,self.rej-1
         self._hold()

@@ -465,13 +465,27 @@ def test_trend_of_the_screening(old, new, s, short, lim):
     assert abs(math.log(_drifted(new, old, s, short, 400, -.1, .1)/new))<=abs(math.log(r/new)) # noise
     assert _drifted(.05, .1, 1, 1, 400)==.05 and _drifted(0., .1, 40, 10, 400)==0
 
-def test_high_incumbent_loses_a_tie():
-    "An incumbent far above what a screening finds stays only if it is better"
-    sa = SimAnnealHP(LR); sa.accept = penalty
-    new,cur = dict(worth=.3, d=dict(de=-.1, se=.2, acc=False)),dict(worth=.33)
-    assert not sa._beats(new, cur, 2.3) and sa._beats(new, cur, 2.3, True) and not sa._beats(dict(new, worth=.34), cur, 2.3, True)
+@pytest.mark.parametrize('old,worth,new_worth,de,want', [
+    (.01, .33, .3, -.2, None), (.01, .5, .3, -.4, .03), (.01, .5, .3, -.05, None), # lower: stays in a tie, or if the noise is too large
+    (.03, .33, .3, -.2, None), (.05, .33, .3, -.2, 'between'), (.05, .33, .3, -.05, None), (.05, .5, .3, -.4, .03), # higher: a compromise in a tie
+    (.3, .33, .3, -.05, 'between'), (.3, .3, .33, .1, 'between'), (.3, .3, .5, .4, None), # much higher: stays only if it is better for sure
+    (.3, 2.5, .3, -.9, .03), (.3, math.inf, .3, math.nan, .03), (.3, math.inf, math.inf, math.nan, None)])
+def test_verdict_of_a_screening(old, worth, new_worth, de, want):
+    "An incumbent that a short cycle cannot tell from what a screening finds has a say: below all, above less the further it is"
+    from fastai_anneal.simanneal import _between,_ties
+    sa,lr = SimAnnealHP(LR),.03
+    new,cur = dict(worth=new_worth, vals=dict(lr=lr), d=dict(de=de, se=.05, acc=de!=de)),dict(worth=worth, vals=dict(lr=old))
+    got = sa._verdict(new, cur, lr, _ties([new,cur], 2.3), 2.3)
+    if want=='between': assert got==_between(lr, old) and lr<got<old
+    else: assert got==want
     sa.accept = never
-    assert not sa._beats(new, cur, 2.3, True)
+    assert sa._verdict(new, cur, lr, _ties([new,cur], 2.3), 2.3) is None
+
+def test_between_leans_to_a_start_that_is_near():
+    from fastai_anneal.simanneal import _between
+    w = [math.log(_between(.01, .01*2**d)/.01)/(d*math.log(2)) for d in (.1,1,2,3,5)]
+    assert .65<w[0]<.7 and w==sorted(w, reverse=True) and w[-1]<.05
+    assert _between(0., .1)==0 and _between(.1, 0.)==.1
 
 def test_rounds_fit_into_the_memory():
     "Segments are shortened to what `max_gb` has room for, and the fit goes through"
