@@ -339,7 +339,7 @@ def _drifted(new, old, s, short, total, de=-1., se=0.):
     return new*(total/s)**min(_horizon, _trust*sure*math.log(new/old)/math.log(s/short))
 
 def _between(new, old):
-    "A learning rate between the estimate `new` and a higher start `old` that a short cycle cannot tell from it: the start says most if it is near, little from four octaves on"
+    "A learning rate between the estimate `new` and a higher start `old` that a short cycle cannot tell from it: the start says most if it is near, little from some octaves on"
     if not (new>0 and old>0): return new
     d = math.log2(old/new)
     return new*2**(.7*math.exp(-d*d/8)*d)
@@ -704,9 +704,9 @@ def _verdict(self:SimAnnealHP, new, cur, lr, ties, start):
     "With which learning rate to go on after a screening, `lr` being what it makes of `new`; None for that of the incumbent `cur`"
     old,(tied_new,tied),d = cur['vals']['lr'],[any(o is q for q in ties) for o in (new,cur)],new['d']
     if accept_prob(self.accept, -1., 0., 1., 0.)<=0 or not math.isfinite(new['worth']): return None # a rule may refuse everything
-    if old>6*new['vals']['lr']: better = tied_new # a tie says that the incumbent is too high: the longer a training, the smaller the best rate
-    elif tied and old<=lr: better = False
-    elif cur['worth']>start>new['worth']: better = True # an incumbent that diverges says nothing about noise
+    if old>6*new['vals']['lr']: return lr if tied_new else None # a tie says that the incumbent is too high: the longer a training, the smaller the best rate
+    if tied and old<=lr: return None
+    if cur['worth']>start>new['worth']: better = True # an incumbent that diverges says nothing about noise
     else: better = d['acc'] if not math.isfinite(d['de']) else d['de']<-2*d['se'] # for sure, by how little it may be: at a slow start percents are few
     return None if not better else _between(lr, old) if tied and old>lr else lr
 

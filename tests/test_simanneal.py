@@ -468,10 +468,10 @@ def test_trend_of_the_screening(old, new, s, short, lim):
 @pytest.mark.parametrize('old,worth,new_worth,de,want', [
     (.01, .33, .3, -.2, None), (.01, .5, .3, -.4, .03), (.01, .5, .3, -.05, None), # lower: stays in a tie, or if the noise is too large
     (.03, .33, .3, -.2, None), (.05, .33, .3, -.2, 'between'), (.05, .33, .3, -.05, None), (.05, .5, .3, -.4, .03), # higher: a compromise in a tie
-    (.3, .33, .3, -.05, 'between'), (.3, .3, .33, .1, 'between'), (.3, .3, .5, .4, None), # much higher: stays only if it is better for sure
+    (.3, .33, .3, -.05, .03), (.3, .3, .33, .1, .03), (.3, .3, .5, .4, None), # much higher: stays only if it is better for sure
     (.3, 2.5, .3, -.9, .03), (.3, math.inf, .3, math.nan, .03), (.3, math.inf, math.inf, math.nan, None)])
 def test_verdict_of_a_screening(old, worth, new_worth, de, want):
-    "An incumbent that a short cycle cannot tell from what a screening finds has a say: below all, above less the further it is"
+    "An incumbent that a short cycle cannot tell from what a screening finds has a say: below all, above less the further it is, far above none"
     from fastai_anneal.simanneal import _between,_ties
     sa,lr = SimAnnealHP(LR),.03
     new,cur = dict(worth=new_worth, vals=dict(lr=lr), d=dict(de=de, se=.05, acc=de!=de)),dict(worth=worth, vals=dict(lr=old))
