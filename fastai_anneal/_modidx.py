@@ -1599,6 +1599,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                        'fastai_anneal/simanneal.py'),
                                          'fastai_anneal.simanneal._merged': ('simanneal.html#_merged', 'fastai_anneal/simanneal.py'),
                                          'fastai_anneal.simanneal._mixup': ('simanneal.html#_mixup', 'fastai_anneal/simanneal.py'),
+                                         'fastai_anneal.simanneal._n_bytes': ('simanneal.html#_n_bytes', 'fastai_anneal/simanneal.py'),
                                          'fastai_anneal.simanneal._of_group': ('simanneal.html#_of_group', 'fastai_anneal/simanneal.py'),
                                          'fastai_anneal.simanneal._quiet': ('simanneal.html#_quiet', 'fastai_anneal/simanneal.py'),
                                          'fastai_anneal.simanneal._rows': ('simanneal.html#_rows', 'fastai_anneal/simanneal.py'),

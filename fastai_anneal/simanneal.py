@@ -202,7 +202,7 @@ class SimAnnealHP(Callback):
         accept=penalty, # Acceptance rule, see `metropolis` and `penalty`
         warm:float=.25, # Without a schedule for lr: share of the fit, at its beginning, in which lr rises along a cosine
         cool:float=.75, # Share of the fit, at its end, in which it falls to 0 along a cosine; with 0 it neither rises nor falls
-        n_valid:int=1024, # Validation items to judge by, at most
+        n_valid:int=None, # Validation items to judge by, at most; by default 1024, up to 8192 where segments are so long that it costs little
         holdout:float=.5, # Share of the validation items, at least, that the judge never sees; `score` is what they say
         average:bool=True, # Judge the mean of the weights over the second half of the segment?
         comp=None, # `np.less` or `np.greater`; by default what `lower_is_better` says of `monitor`
@@ -217,6 +217,7 @@ class SimAnnealHP(Callback):
         if not (isinstance(n_try, int) and n_try>0): raise ValueError(f"n_try={n_try!r}: the number of candidates in a round, 1 or more")
         if not 0<=holdout<1: raise ValueError(f"holdout={holdout!r}: the share of the validation items that are kept out of all choices, from 0 to less than 1")
         if comp is None: comp = np.less if lower_is_better(monitor) else np.greater
+        if n_valid is not None and not (isinstance(n_valid, int) and n_valid>0): raise ValueError(f"n_valid={n_valid!r}: the number of validation items to judge by, 1 or more, or None")
         if not max_gb>0: raise ValueError(f"max_gb={max_gb!r}: gigabytes for the batches of a round, more than 0")
         store_attr('every,monitor,n_try,budget,front,width,accept,warm,cool,n_valid,holdout,average,comp,device,max_gb,seed')
         self.temp = ifnone(temp, Geometric(.01,.001))
@@ -258,6 +259,7 @@ def _check(self:SimAnnealHP):
     if every>total: raise ValueError(f"every={self.every!r} is {every} batches, longer than this fit of {total}: make it shorter or the fit longer")
     screen = any(o.key=='lr' and not isinstance(o.space, Categorical) for o in self.hps_)
     self.plan = plan_rounds(learn.n_epoch, n_iter, every, self.n_try, self.budget, self.front if screen else 0, 2*self.space.n)
+    self.n_judge = min(8192, max((s for _,s,_ in self.plan), default=1)*(getattr(learn.dls.train, 'bs', None) or 1)//4) # a tenth of what it costs to train the segment
     self.screening = bool(self.plan) and screen and self.plan[0][0]==0 and self.plan[0][2]==2*self.n_try
     if not self.plan: raise ValueError(f"a fit of {total} batches with budget={self.budget} leaves no batch for a candidate: fit longer, or give more budget")
 
@@ -433,8 +435,9 @@ def _seen(self:SimAnnealHP, b):
 def _shorten(self:SimAnnealHP, b):
     "The segment of this round to what `max_gb` has room for, if batches are like `b`"
     at,s,k = self.round
-    n = sum(t.numel()*t.element_size() for t in _tensors(b))
-    self.round = (at, max(1, min(s, int(self.max_gb*2**30/max(n, 1)))), k)
+    self.round = (at, max(1, min(s, int(self.max_gb*2**30/max(_n_bytes(b), 1)))), k)
+
+def _n_bytes(b): return sum(t.numel()*t.element_size() for t in _tensors(b))
 
 def _tensors(b):
     if isinstance(b, Tensor): return [b]
@@ -478,17 +481,18 @@ def _hold_valid(self:SimAnnealHP):
     with preserved_rng(), _kept_rng(dl):
         for b in dl:
             n = find_bs(b)
-            if self.step is None: self.step = self._step_of(dl, n)
+            if self.step is None: self.step = self._step_of(dl, n, b)
             b = _rows(self.learn._set_device(b), slice(-at%self.step, None, self.step), n)
             if find_bs(b): bs.append(b)
             at += n
     self.valid = _Batches(_merged(bs, self.step))
 
 @patch
-def _step_of(self:SimAnnealHP, dl, bs):
-    "Each how many-th validation item is judged by"
+def _step_of(self:SimAnnealHP, dl, bs, b):
+    "Each how many-th validation item is judged by, if its batches are like `b`"
     n = getattr(dl, 'n', None) or len(dl)*bs
-    return max(1, min(n, math.ceil(1/(1-self.holdout))), n//self.n_valid)
+    n_valid = self.n_valid or max(1024, min(self.n_judge, int(self.max_gb/4*2**30/max(_n_bytes(b)/bs, 1))))
+    return max(1, min(n, math.ceil(1/(1-self.holdout))), n//n_valid)
 
 @contextmanager
 def _kept_rng(dl):
