@@ -1614,6 +1614,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                          'fastai_anneal.simanneal._tensors': ('simanneal.html#_tensors', 'fastai_anneal/simanneal.py'),
                                          'fastai_anneal.simanneal._ties': ('simanneal.html#_ties', 'fastai_anneal/simanneal.py'),
                                          'fastai_anneal.simanneal._unreduced': ('simanneal.html#_unreduced', 'fastai_anneal/simanneal.py'),
+                                         'fastai_anneal.simanneal._vertex': ('simanneal.html#_vertex', 'fastai_anneal/simanneal.py'),
                                          'fastai_anneal.simanneal.one_cycle_factor': ( 'simanneal.html#one_cycle_factor',
                                                                                        'fastai_anneal/simanneal.py'),
                                          'fastai_anneal.simanneal.paired_change': ( 'simanneal.html#paired_change',

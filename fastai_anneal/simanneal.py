@@ -703,6 +703,14 @@ def _ties(os, start, tol=.1):
     else: most = best*(start/best)**tol if best>0 else best+tol*(start-best)
     return [o for o in os if o['worth']<=most]
 
+def _vertex(xs, ys):
+    "Where a parabola through three points, of positive `ys` through their logarithms, is lowest if the middle one is the lowest; otherwise the lowest of them"
+    (a,b,c),(ya,yb,yc) = zip(*sorted(zip(xs, ys)))
+    if not (yb<min(ya,yc) and max(ya,yc)<math.inf and a<b<c): return xs[int(np.argmin(ys))]
+    if yb>0: ya,yb,yc = map(math.log, (ya,yb,yc))
+    l,r = (yb-ya)/(b-a),(yc-yb)/(c-b)
+    return (a+b)/2-l*(c-a)/(2*(r-l))
+
 @patch
 def _verdict(self:SimAnnealHP, new, cur, lr, ties, start):
     "With which learning rate to go on after a screening, `lr` being what it makes of `new`; None for that of the incumbent `cur`"
@@ -757,7 +765,7 @@ def _screen(self:SimAnnealHP):
     new,ties = min(near, key=lambda o: o['worth']),_ties([*near, cur], start)
     self.rej += k+3
     was = self.values
-    lr,sp = new['vals']['lr'],self.space.dims[i]
+    lr,sp = moved(_vertex([o['u'][i] for o in near], [o['worth'] for o in near]))[1]['lr'],self.space.dims[i]
     if not (new['u'][i]>x and x==max(o['u'][i] for o in first)): # beyond the largest one that was tried a trend cannot be seen
         by = paired_change(new['e'], near[0]['e'], self.comp is np.greater)
         lr = _drifted(lr, near[0]['vals']['lr'], s, short, self.learn.n_epoch*self.learn.n_iter, *by)

@@ -481,6 +481,14 @@ def test_verdict_of_a_screening(old, worth, new_worth, de, want):
     sa.accept = never
     assert sa._verdict(new, cur, lr, _ties([new,cur], 2.3), 2.3) is None
 
+def test_vertex_of_three_points():
+    from fastai_anneal.simanneal import _vertex
+    for f,at in ((lambda x: 2+(x-.43)**2, None), (lambda x: math.exp(3*(x-.43)**2), .43), (lambda x: -3+(x-.43)**2, .43), (lambda x: 2-x, .6), (lambda x: x, .3)):
+        for xs in ((.3,.45,.6), (.45,.3,.6), (.6,.3,.55)):
+            v = _vertex(xs, [f(x) for x in xs])
+            assert abs(v-at)<1e-9 if at else .42<v<.44
+    assert _vertex((.3,.45,.6), (1.,.5,math.inf))==.45 and _vertex((.3,.3,.6), (.5,.5,1.))==.3 and _vertex((.1,.2,.3), (math.inf,)*3)==.1
+
 def test_between_leans_to_a_start_that_is_near():
     from fastai_anneal.simanneal import _between
     w = [math.log(_between(.01, .01*2**d)/.01)/(d*math.log(2)) for d in (.1,1,2,3,5)]
