@@ -1542,6 +1542,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                   'fastai_anneal/simanneal.py'),
                                          'fastai_anneal.simanneal.SimAnnealHP.between': ( 'simanneal.html#simannealhp.between',
                                                                                           'fastai_anneal/simanneal.py'),
+                                         'fastai_anneal.simanneal.SimAnnealHP.held_out': ( 'simanneal.html#simannealhp.held_out',
+                                                                                           'fastai_anneal/simanneal.py'),
                                          'fastai_anneal.simanneal.SimAnnealHP.history': ( 'simanneal.html#simannealhp.history',
                                                                                           'fastai_anneal/simanneal.py'),
                                          'fastai_anneal.simanneal.SimAnnealHP.load_state_dict': ( 'simanneal.html#simannealhp.load_state_dict',

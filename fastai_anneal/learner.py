@@ -167,11 +167,11 @@ def _split_predict(cls, owner, f):
     cls.predict = predict
 
 # %% ../nbs/06_learner.ipynb #ff7e6297
-_transient = 'lock _plan _phase _in_batch _base_loss'.split()
+_transient = 'lock _call_plan _phase _in_batch _base_loss'.split()
 
 class TrainLearner(Learner):
     "A `Learner` whose training step is five methods to override: `predict`, `get_loss`, `backward`, `step`, `zero_grad`"
-    _xtra,_plan,_phase,_in_batch = None,None,None,False
+    _xtra,_call_plan,_phase,_in_batch = None,None,None,False
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
@@ -308,8 +308,8 @@ def __call__(self:TrainLearner, event_name):
 
 @patch
 def _call_one(self:TrainLearner, event_name):
-    items,plan = self.cbs.items,self._plan
-    if plan is None or event_name in _fresh or not plan.fits(items): plan = self._plan = _Plan(items)
+    items,plan = self.cbs.items,self._call_plan
+    if plan is None or event_name in _fresh or not plan.fits(items): plan = self._call_plan = _Plan(items)
     inner = event_name in _inner_loop
     for cb,d,own,plain,quick in plan[event_name]:
         set_here = event_name in d

@@ -221,7 +221,7 @@ class SimAnnealHP(Callback):
         if not max_gb>0: raise ValueError(f"max_gb={max_gb!r}: gigabytes for the batches of a round, more than 0")
         store_attr('every,monitor,n_try,budget,front,width,accept,warm,cool,n_valid,holdout,average,comp,device,max_gb,seed')
         self.temp = ifnone(temp, Geometric(.01,.001))
-        self.rows,self.inner,self.active = [],False,False
+        self.rows,self.scores,self.n_seen,self.inner,self.active = [],[],None,False,False
 
     def __call__(self, event_name):
         if self.run or event_name=='after_fit': super().__call__(event_name) # with nothing to do it costs nothing
@@ -239,7 +239,7 @@ def before_fit(self:SimAnnealHP):
     self.u = self._unit_now()
     self.values,self.sign = dict(self.ref0),self.rng.choice([-1,1], self.space.n)
     self.lf,self.tape,self.keep,self.state0,self.sums = self.learn.loss_func,None,None,None,None
-    self.valid,self.step,self.transform,self.trial,self.n_moves,self.spare,self.gain,self.scores = None,None,None,0,0,None,None,[]
+    self.valid,self.nth,self.transform,self.trial,self.n_moves,self.spare,self.gain,self.scores,self.n_seen = None,None,None,0,0,None,None,[],None
     self.active,self.inner,self.acc,self.rej = True,False,0,0
     self.inner_f = self.learn._do_epoch
     self.learn._do_epoch = self._guarded
@@ -481,11 +481,11 @@ def _hold_valid(self:SimAnnealHP):
     with preserved_rng(), _kept_rng(dl):
         for b in dl:
             n = find_bs(b)
-            if self.step is None: self.step = self._step_of(dl, n, b)
-            b = _rows(self.learn._set_device(b), slice(-at%self.step, None, self.step), n)
+            if self.nth is None: self.nth = self._step_of(dl, n, b)
+            b = _rows(self.learn._set_device(b), slice(-at%self.nth, None, self.nth), n)
             if find_bs(b): bs.append(b)
             at += n
-    self.valid = _Batches(_merged(bs, self.step))
+    self.valid = _Batches(_merged(bs, self.nth))
 
 @patch
 def _step_of(self:SimAnnealHP, dl, bs, b):
@@ -509,17 +509,18 @@ def _merged(bs, step):
 # %% ../nbs/04_simanneal.ipynb #f35f7ac5
 @patch
 def before_validate(self:SimAnnealHP):
-    self.seen,self.out,self.out_n = 0,0.,0
+    if not self.active: return
+    self.n_seen,self.out,self.out_n = 0,0.,0
     self.out_mets = _Batches(deepcopy(m) for m in self.learn.metrics if m.name==self.monitor)
     for m in self.out_mets: m.reset()
 
 @patch
 def after_loss(self:SimAnnealHP):
     "What fastai's own validation says about the items that are held out"
-    if not self.active or self.inner or self.learn.training or not self.step or self.step==1: return
+    if not self.active or self.inner or self.learn.training or not self.nth or self.nth==1: return
     learn,n = self.learn,find_bs(self.learn.yb)
-    at = [j for j in range(n) if (self.seen+j)%self.step]
-    self.seen += n
+    at = [j for j in range(n) if (self.n_seen+j)%self.nth]
+    self.n_seen += n
     if not at: return
     if not self.out_mets:
         self.out += self._item_losses()[at].double().sum().item(); self.out_n += len(at)
@@ -532,14 +533,19 @@ def after_loss(self:SimAnnealHP):
 
 @patch
 def after_validate(self:SimAnnealHP):
-    if not self.active: return
-    if self.out_mets: self.scores.append(float(self.out_mets[0].value) if self.seen else math.nan)
-    else: self.scores.append(self.out/self.out_n if self.out_n else math.nan)
+    if self.active: self.scores.append(self.held_out()); self.n_seen = None
+
+@patch
+def held_out(self:SimAnnealHP):
+    "`score`, as a function that `ValueMetric` takes: a column of the recorder"
+    if self.n_seen is None: return self.scores[-1] if self.scores else math.nan
+    if self.out_mets: return float(self.out_mets[0].value) if self.n_seen else math.nan # the validation is under way
+    return self.out/self.out_n if self.out_n else math.nan
 
 @patch(as_prop=True)
 def score(self:SimAnnealHP):
     "The monitored value on the held out validation items after the last epoch: the one to report"
-    return self.scores[-1] if self.scores else math.nan
+    return self.held_out()
 
 @contextmanager
 def _quiet(learn, training, also=()):

@@ -555,7 +555,7 @@ def test_export_and_load(tmp_path):
     before = l.get_preds(dl=[b])
     l.export(); l.save('m')
     l2 = load_learner(tmp_path/'export.pkl')
-    assert isinstance(l2, TrainLearner) and '_plan' not in l2.__dict__ and l2._phase is None
+    assert isinstance(l2, TrainLearner) and '_call_plan' not in l2.__dict__ and l2._phase is None
     assert_same(l2.get_preds(dl=[b]), before)
     l.fit(1); l.load('m'); assert_same(l.get_preds(dl=[b]), before)
     for f in (lambda o: pickle.loads(pickle.dumps(o)), lambda o: cloudpickle.loads(cloudpickle.dumps(o)), deepcopy):

@@ -12,6 +12,8 @@ from fastai_anneal.core import *
 from fastai_anneal.anneal import *
 from fastai_anneal.simanneal import *
 from fastai_anneal.simanneal import _screen_cost
+from fastai_anneal.schedule import Checkpoint,CosineAnneal
+from fastai_anneal.learner import TrainLearner
 
 for _n in [n for n in globals() if n.startswith("test")]: del globals()[_n]
 LR = {'lr': LogFloat(1e-4,1)}
@@ -21,12 +23,12 @@ def blobs(n, seed):
     y = torch.randint(0, 4, (n,), generator=g)
     return torch.randn(n, 5, generator=g)+F.one_hot(y, 5)*2, y
 
-def learner(lr=1e-3, n=256, bs=16, opt_func=partial(SGD, mom=.9), dropout=0., cbs=None, progress=False, **kwargs):
+def learner(lr=1e-3, n=256, bs=16, opt_func=partial(SGD, mom=.9), dropout=0., cbs=None, progress=False, cls=Learner, metrics=accuracy, **kwargs):
     set_seed(0)
     tr,va = [list(zip(*blobs(m, s))) for m,s in ((n,0),(120,1))]
     dls = DataLoaders(DataLoader(tr, bs=bs, shuffle=True), DataLoader(va, bs=40))
     model = nn.Sequential(nn.Linear(5,16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(dropout), nn.Linear(16,4))
-    l = Learner(dls, model, loss_func=CrossEntropyLossFlat(), opt_func=opt_func, lr=lr, metrics=accuracy, cbs=cbs, **kwargs)
+    l = cls(dls, model, loss_func=CrossEntropyLossFlat(), opt_func=opt_func, lr=lr, metrics=metrics, cbs=cbs, **kwargs)
     if not progress: l.remove_cb(l.progress)
     l.logger = noop
     return l
@@ -502,3 +504,21 @@ def test_rounds_fit_into_the_memory():
     a,b = [fit(learner(1e-4), 6, cbs=sa) and sa for sa in (SimAnnealHP(LR, seed=0), SimAnnealHP(LR, seed=0, max_gb=3.5*gb))]
     assert a.history.n.max()>3 and b.history.n.max()==3 and set(b.history.batch)==set(a.history.batch)
     with pytest.raises(ValueError, match='max_gb'): SimAnnealHP(LR, max_gb=0)
+
+def test_held_out_as_a_column():
+    "`ValueMetric(sa.held_out)` records the score of each epoch, changes nothing else, and can be pickled"
+    a,b = SimAnnealHP(LR, seed=0),SimAnnealHP(LR, seed=0)
+    l,m = learner(1e-3),learner(1e-3, metrics=[accuracy, ValueMetric(b.held_out)])
+    fit(l, 4, cbs=a); fit(m, 4, cbs=b)
+    assert m.recorder.metric_names[-2]=='held_out' and math.isnan(SimAnnealHP(LR).held_out())
+    assert [v[-1] for v in m.recorder.values]==b.scores==a.scores and [v[:-1] for v in m.recorder.values]==l.recorder.values
+    m.validate()
+    assert b.score==b.scores[-1] and len(b.scores)==4
+    assert pickle.loads(pickle.dumps(m.metrics[-1])).value==b.score
+
+@pytest.mark.parametrize('cls', [Learner, TrainLearner])
+def test_no_attribute_shadows_the_learner(cls, tmp_path):
+    with warnings.catch_warnings(record=True) as ws:
+        warnings.simplefilter('always')
+        fit(learner(1e-3, cls=cls, path=tmp_path), 2, cbs=[SimAnnealHP(LR, seed=0), CosineAnneal(), Checkpoint('a')])
+    assert not [w for w in ws if 'shadowing' in str(w.message)]
