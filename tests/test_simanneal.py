@@ -416,6 +416,26 @@ def test_refused_before_anything_is_touched():
     with pytest.raises(ValueError): l.fit(2, .5, cbs=SimAnnealHP(LR, monitor='acuracy'))
     assert (str(l.opt),l.lr)==before[:2] and torch.equal(weights(l), before[2])
 
+@pytest.mark.parametrize('opt', [partial(SGD, mom=.9), Adam, partial(OptimWrapper, opt=torch.optim.AdamW)])
+def test_a_fit_that_keeps_its_rate_is_one_cycle(opt):
+    "Bit for bit, also where groups have rates of their own"
+    def trained(one, **kw):
+        l = learner(opt_func=opt, splitter=lambda m: [list(m[:2].parameters()), list(m[2:].parameters())])
+        (l.fit_one_cycle if one else l.fit)(4, slice(.001,.01), **kw)
+        return l
+    a,b = trained(True),trained(False, cbs=SimAnnealHP({**LR, 'wd': LogFloat(1e-4,.1)}, accept=never, seed=0))
+    assert torch.equal(weights(a), weights(b)) and a.recorder.values==b.recorder.values and a.recorder.losses==b.recorder.losses
+
+@pytest.mark.parametrize('warm,cool,want', [
+    (.25, .75, {0:.04, .125:.52, .25:1, .625:.5, 1:0}), (0, .5, {0:1, .5:1, .75:.5, 1:0}), (.3, .3, {.15:.52, .31:1, .69:1, .85:.5}),
+    (.5, 1, {.25:.52, .5:1, .75:.5}), (1, .5, {.5:.52, 1:1}), (.1, .2, {0:.04, .05:.52, .5:1, .9:.5})])
+def test_one_cycle_at(warm, cool, want):
+    from fastai.callback.schedule import combined_cos
+    for p,v in want.items(): assert abs(one_cycle_at(p, .04, 1., 0., warm, cool)-v)<1e-6
+    if warm==.25:
+        f = combined_cos(.25, .04, 1., 0.)
+        assert all(one_cycle_at(p, .04, 1., 0.)==f(p) for p in np.linspace(0,1,57))
+
 @pytest.mark.parametrize('opt,want', [(Adam, .9), (partial(SGD, mom=0.), 0.)])
 def test_momentum_is_cycled_as_in_one_cycle(opt, want):
     def moms(f, *cbs):
