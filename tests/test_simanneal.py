@@ -23,9 +23,9 @@ def blobs(n, seed):
     y = torch.randint(0, 4, (n,), generator=g)
     return torch.randn(n, 5, generator=g)+F.one_hot(y, 5)*2, y
 
-def learner(lr=1e-3, n=256, bs=16, opt_func=partial(SGD, mom=.9), dropout=0., cbs=None, progress=False, cls=Learner, metrics=accuracy, **kwargs):
+def learner(lr=1e-3, n=256, bs=16, n_valid=120, opt_func=partial(SGD, mom=.9), dropout=0., cbs=None, progress=False, cls=Learner, metrics=accuracy, **kwargs):
     set_seed(0)
-    tr,va = [list(zip(*blobs(m, s))) for m,s in ((n,0),(120,1))]
+    tr,va = [list(zip(*blobs(m, s))) for m,s in ((n,0),(n_valid,1))]
     dls = DataLoaders(DataLoader(tr, bs=bs, shuffle=True), DataLoader(va, bs=40))
     model = nn.Sequential(nn.Linear(5,16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(dropout), nn.Linear(16,4))
     l = cls(dls, model, loss_func=CrossEntropyLossFlat(), opt_func=opt_func, lr=lr, metrics=metrics, cbs=cbs, **kwargs)
@@ -525,16 +525,22 @@ def test_rounds_fit_into_the_memory():
     assert a.history.n.max()>3 and b.history.n.max()==3 and set(b.history.batch)==set(a.history.batch)
     with pytest.raises(ValueError, match='max_gb'): SimAnnealHP(LR, max_gb=0)
 
-def test_held_out_as_a_column():
-    "`ValueMetric(sa.held_out)` records the score of each epoch, changes nothing else, and can be pickled"
-    a,b = SimAnnealHP(LR, seed=0),SimAnnealHP(LR, seed=0)
-    l,m = learner(1e-3),learner(1e-3, metrics=[accuracy, ValueMetric(b.held_out)])
-    fit(l, 4, cbs=a); fit(m, 4, cbs=b)
-    assert m.recorder.metric_names[-2]=='held_out' and math.isnan(SimAnnealHP(LR).held_out())
-    assert [v[-1] for v in m.recorder.values]==b.scores==a.scores and [v[:-1] for v in m.recorder.values]==l.recorder.values
-    m.validate()
-    assert b.score==b.scores[-1] and len(b.scores)==4
-    assert pickle.loads(pickle.dumps(m.metrics[-1])).value==b.score
+@pytest.mark.parametrize('n_valid', [0, -1, .5, '1024'])
+def test_n_valid_is_a_number_of_items(n_valid):
+    with pytest.raises(ValueError, match='n_valid'): SimAnnealHP(LR, n_valid=n_valid)
+
+def test_more_items_judge_where_segments_are_long():
+    "By default a quarter of the items that the longest segment trains, from 1024 to 8192, as far as `max_gb` has room"
+    def judged(**kw):
+        sa,l,got = SimAnnealHP({'lr': LogFloat(1e-4,1)}, seed=0, **kw),learner(n=8000, n_valid=24000),[]
+        class Stop(Callback):
+            def after_batch(self):
+                if sa.valid and not sa.inner: got.append(sum(find_bs(b) for b in sa.valid)); raise CancelFitException
+        l.fit(8, cbs=[sa,Stop()])
+        return got[0]
+    longest = max(s for _,s,_ in plan_rounds(8, 500, 500, want=2))
+    assert 24000//judged()==24000//(longest*16//4) and judged()>1500
+    assert judged(n_valid=100)==100 and 1024<=judged(max_gb=1e-7)<1100
 
 @pytest.mark.parametrize('cls', [Learner, TrainLearner])
 def test_no_attribute_shadows_the_learner(cls, tmp_path):
