@@ -1245,27 +1245,34 @@ def _set_rngs(learn, s): set_rng_state({k:_cpu(v) for k,v in s['glob'].items()})
 
 _own = 'buffers','grads','rng','learn','metrics','cbs' # what differs from process to process in a distributed training
 
-def _training_state(learn):
-    "All that the next batch depends on"
-    m,cbs = learn.model,[cb for cb in learn.cbs.sorted('order') if not isinstance(cb, (Checkpoint,_Early))]
-    grads = [p.grad if p.grad is not None and p.grad.count_nonzero() else None for p in m.parameters()]
-    return dict(params=[p.detach() for p in m.parameters()], buffers=list(m.buffers()), rg=[p.requires_grad for p in m.parameters()], opt=learn.opt.state_dict(), hypers=[dict(h) for h in learn.opt.hypers],
-                grads=grads, scaler=learn.scaler.state_dict() if getattr(learn, 'scaler', None) else None, rng=_rngs(learn),
-                learn={k:learn.__dict__[k] for k in ('train_iter','pct_train','smooth_loss') if k in learn.__dict__}, metrics=[_data(m) for m in learn.metrics],
-                cbs=[(type(cb).__name__, _data(cb), cb.state_dict() if hasattr(type(cb), 'state_dict') else None, cb._plan.hps if isinstance(cb, ScheduleCallback) and cb._plan else None) for cb in cbs])
+def _trained_state(learn):
+    "What is trained: the model, the optimizer, the scaler"
+    return dict(params=[p.detach() for p in learn.model.parameters()], buffers=list(learn.model.buffers()), rg=[p.requires_grad for p in learn.model.parameters()],
+                opt=learn.opt.state_dict(), hypers=[dict(h) for h in learn.opt.hypers], scaler=learn.scaler.state_dict() if getattr(learn, 'scaler', None) else None)
 
-def _set_training_state(learn, s):
-    m,cbs = learn.model,[cb for cb in learn.cbs.sorted('order') if not isinstance(cb, (Checkpoint,_Early))]
+def _set_trained_state(learn, s):
     with torch.no_grad():
-        for p,v,g,rg in zip(m.parameters(), s['params'], s['grads'], s['rg'], strict=True):
-            p.copy_(v); p.requires_grad_(rg)
-            if g is not None: p.grad = g.to(p.device)
-            elif p.grad is not None: p.grad.zero_()
-        for b,v in zip(m.buffers(), s['buffers'], strict=True): b.copy_(v)
+        for p,v,rg in zip(learn.model.parameters(), s['params'], s['rg'], strict=True): p.copy_(v); p.requires_grad_(rg)
+        for b,v in zip(learn.model.buffers(), s['buffers'], strict=True): b.copy_(v)
     learn.opt.load_state_dict(s['opt'])
     for k in hyper_names(learn.opt):
         if all(k in h for h in s['hypers']): learn.opt.set_hyper(k, [h[k] for h in s['hypers']])
     if s['scaler']: learn.scaler.load_state_dict(s['scaler'])
+
+def _training_state(learn):
+    "All that the next batch depends on"
+    cbs = [cb for cb in learn.cbs.sorted('order') if not isinstance(cb, (Checkpoint,_Early))]
+    grads = [p.grad if p.grad is not None and p.grad.count_nonzero() else None for p in learn.model.parameters()]
+    return dict(**_trained_state(learn), grads=grads, rng=_rngs(learn),
+                learn={k:learn.__dict__[k] for k in ('train_iter','pct_train','smooth_loss') if k in learn.__dict__}, metrics=[_data(m) for m in learn.metrics],
+                cbs=[(type(cb).__name__, _data(cb), cb.state_dict() if hasattr(type(cb), 'state_dict') else None, cb._plan.hps if isinstance(cb, ScheduleCallback) and cb._plan else None) for cb in cbs])
+
+def _set_training_state(learn, s):
+    cbs = [cb for cb in learn.cbs.sorted('order') if not isinstance(cb, (Checkpoint,_Early))]
+    _set_trained_state(learn, s)
+    for p,g in zip(learn.model.parameters(), s['grads'], strict=True):
+        if g is not None: p.grad = g.to(p.device)
+        elif p.grad is not None: p.grad.zero_()
     for o,d in zip(learn.metrics, s['metrics']): _set_data(o, d)
     for cb,(_,d,sd,hps) in zip(cbs, s['cbs']):
         _set_data(cb, d)

@@ -16,7 +16,7 @@ from fastai.callback.progress import ProgressCallback
 from fastai.callback.schedule import ParamScheduler,SchedCos,combine_scheds
 from .core import *
 from .core import _shallow,_uninterrupted
-from .schedule import Checkpoint,attr_owner,lower_is_better,refusing,scheduled_values
+from .schedule import Checkpoint,attr_owner,lower_is_better,refusing,scheduled_values,_set_trained_state,_trained_state
 from .anneal import *
 
 # %% ../nbs/04_simanneal.ipynb #291fbf82
@@ -810,15 +810,37 @@ def _settle(self:SimAnnealHP, rng=None):
     self.inner,self.tape,self.tape_i,self.sums = False,None,None,None
 
 # %% ../nbs/04_simanneal.ipynb #73bf8332
+@contextmanager
+def _back_after(cb):
+    "What is trained may be changed for a while"
+    old,l = cb.spare,cb.learn
+    now = Snapshot(l.model, l.opt, l.loss_func, getattr(l, 'scaler', None), device=cb.device, reuse=old and old.trained)
+    with _uninterrupted():
+        try: yield
+        finally: now.restore()
+    if old is not None: old.trained = now
+
 @patch
 def state_dict(self:SimAnnealHP):
-    "With the data among the attributes, which `Checkpoint` keeps anyway, all that it takes to go on"
-    return dict(rng=self.rng.bit_generator.state) if hasattr(self, 'rng') else {}
+    "With the data among the attributes, which `Checkpoint` keeps anyway, all that it takes to go on: the state to go back to after a divergence is part of it"
+    if not hasattr(self, 'rng'): return {}
+    keep = None
+    if self.active and self.keep is not None:
+        with _back_after(self):
+            self.keep.trained.restore()
+            keep = apply(lambda t: t.detach().to('cpu', copy=True) if isinstance(t, Tensor) else t, _trained_state(self.learn))
+    return dict(rng=self.rng.bit_generator.state, keep=keep)
 
 @patch
 def load_state_dict(self:SimAnnealHP, s):
     if s: self.rng.bit_generator.state = s['rng']
     self.inner,self.tape,self.tape_i,self.state0,self.keep,self.sums = False,None,None,None,None,None
+    if s.get('keep') is None or not self.active: return
+    with _back_after(self):
+        _set_trained_state(self.learn, s['keep'])
+        for p in self.learn.model.parameters():
+            if p.grad is not None: p.grad.zero_()
+        self._hold()
 
 @patch
 def _save(self:SimAnnealHP):

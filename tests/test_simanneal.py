@@ -548,3 +548,29 @@ def test_no_attribute_shadows_the_learner(cls, tmp_path):
         warnings.simplefilter('always')
         fit(learner(1e-3, cls=cls, path=tmp_path), 2, cbs=[SimAnnealHP(LR, seed=0), CosineAnneal(), Checkpoint('a')])
     assert not [w for w in ws if 'shadowing' in str(w.message)]
+
+@pytest.mark.parametrize('opt', [partial(SGD, mom=.9), Adam, partial(OptimWrapper, opt=torch.optim.AdamW)])
+@pytest.mark.parametrize('every', ['1ep', '5it'])
+def test_a_resumed_fit_goes_back_as_far_as_the_one_that_was_not_killed(opt, every, tmp_path):
+    "The state to go back to after a divergence is in the file"
+    class Poison(Callback):
+        order = 2000
+        def after_batch(self):
+            if self.training and self.train_iter==40 and not self.learn.sim_anneal_hp.inner:
+                for p in self.model.parameters(): p.data.fill_(math.nan)
+    class Kill(Callback):
+        order = 2001
+        def after_batch(self):
+            if kill and self.training and self.train_iter==37: raise RuntimeError('killed')
+    def one(name='a'):
+        l,sa = learner(path=tmp_path, opt_func=opt, dropout=.2),SimAnnealHP(LR, seed=0)
+        l.fit(5, cbs=[sa, Checkpoint(name, every), Poison(), Kill()])
+        return l,sa
+    kill = False
+    a,sa = one('b')
+    kill = True
+    with pytest.raises(RuntimeError, match='killed'): one()
+    kill = False
+    b,sb = one()
+    assert 'recover' in set(sa.history.stage) and math.isfinite(valid_loss(b))
+    assert torch.equal(weights(a), weights(b)) and sa.history.equals(sb.history) and sa.log==sb.log and sa.scores==sb.scores
