@@ -1619,6 +1619,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                          'fastai_anneal.simanneal._set_smooth': ( 'simanneal.html#_set_smooth',
                                                                                   'fastai_anneal/simanneal.py'),
                                          'fastai_anneal.simanneal._smoothed': ('simanneal.html#_smoothed', 'fastai_anneal/simanneal.py'),
+                                         'fastai_anneal.simanneal._sure': ('simanneal.html#_sure', 'fastai_anneal/simanneal.py'),
                                          'fastai_anneal.simanneal._target': ('simanneal.html#_target', 'fastai_anneal/simanneal.py'),
                                          'fastai_anneal.simanneal._tensors': ('simanneal.html#_tensors', 'fastai_anneal/simanneal.py'),
                                          'fastai_anneal.simanneal._ties': ('simanneal.html#_ties', 'fastai_anneal/simanneal.py'),
