@@ -201,7 +201,7 @@ def test_monitor(monitor):
 
 def test_user_target():
     drop = HP('drop', Float(0,.8), get=lambda l: l.model[3].p, set=lambda l,v: setattr(l.model[3], 'p', v))
-    l,sa = learner(dropout=.5),SimAnnealHP({**LR, 'drop': drop}, seed=0)
+    l,sa = learner(dropout=.5),SimAnnealHP({**LR, 'drop': drop}, accept=always, seed=0)
     fit(l, 5, cbs=sa)
     assert l.model[3].p==.5 and sa.history['drop'].nunique()>2 and len(set(sa.log['drop']))>1
 
