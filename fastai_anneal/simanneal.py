@@ -340,21 +340,21 @@ def _cycle_mom(self:SimAnnealHP):
     self.bases['mom'] = b
     self.learn.opt.set_hyper('mom', L(at(m) for m in b))
 
-_horizon = .2 # the exponent that is expected
+_horizon,_trust = .2,.5 # the exponent that is expected, and the weight of what a screening says about it
 
 @patch
 def _stretch(self:SimAnnealHP):
     "A short cycle wants a larger learning rate than a long one, by a power of the ratio of their lengths, see https://arxiv.org/abs/2409.19913"
     return (self.learn.n_epoch*self.learn.n_iter/self.trial)**_horizon
 
-def _sure(de, se):
-    "How much of a difference `de` with a standard error of `se` is to be believed"
-    return de*de/(de*de+2*se*se) if math.isfinite(de) and de else 1.
+def _sure(de, se, noise=1.):
+    "Which share of a difference `de` with a standard error of `se` is to be believed, the less the more `noise` there is beside it"
+    return de*de/(de*de+noise*se*se) if math.isfinite(de) and de else 1.
 
 def _drifted(new, old, s, short, total, sure=1.):
     "The learning rate for `total` steps if `new` is the best one of cycles of `s` steps where those of `short` steps said `old`, to be believed as far as `sure`: it goes on like this, but never up by more than the stretch"
     if not (new>0 and old>0) or s<=short: return new
-    return new*(total/s)**min(_horizon, sure*math.log(new/old)/math.log(s/short))
+    return new*(total/s)**min(_horizon, _trust*sure*math.log(new/old)/math.log(s/short))
 
 def _between(new, old):
     "A learning rate between the estimate `new` and a higher start `old` that a short cycle cannot tell from it: the start says most if it is near, little from some octaves on"
@@ -787,11 +787,11 @@ def _screen(self:SimAnnealHP):
     new,ties = min(near, key=lambda o: o['worth']),_ties([*near, cur], start)
     self.rej += k+3
     was = self.values
-    sp,sure = self.space.dims[i],_sure(*paired_change(new['e'], near[0]['e'], self.comp is np.greater))
+    sp,by = self.space.dims[i],paired_change(new['e'], near[0]['e'], self.comp is np.greater)
     at = _vertex([o['u'][i] for o in near], [o['worth'] for o in near])
-    lr = moved(x+(at-x)*sure)[1]['lr']
+    lr = moved(x+(at-x)*_sure(*by, .5))[1]['lr']
     if not (new['u'][i]>x and x==max(o['u'][i] for o in first)): # beyond the largest one that was tried a trend cannot be seen
-        lr = _drifted(lr, near[0]['vals']['lr'], s, short, self.learn.n_epoch*self.learn.n_iter, sure)
+        lr = _drifted(lr, near[0]['vals']['lr'], s, short, self.learn.n_epoch*self.learn.n_iter, _sure(*by, 2.))
     lr = self._verdict(new, cur, lr, ties, start)
     u,vals = (new['u'],new['vals']) if lr in (None,new['vals']['lr']) else moved(sp.unit(min(max(lr, sp.lo), sp.hi)))
     if lr is not None and self._train_candidate(vals) and self._finite():

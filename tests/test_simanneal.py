@@ -478,10 +478,10 @@ def test_collapse_is_undone(factor):
 
 @pytest.mark.parametrize('old,new,s,short,lim', [(.1,.1,40,10,1.),(.1,.05,40,10,.5),(.1,.2,40,10,2.),(.1,10.,40,10,1000.)])
 def test_trend_of_the_screening(old, new, s, short, lim):
-    "A trend goes on in its direction, the less the less it is to be believed, and up at most by what the trial was stretched"
+    "A trend goes on in its direction, half as fast, the less the less it is to be believed, and up at most by what the trial was stretched"
     from fastai_anneal.simanneal import _drifted,_horizon
     r = _drifted(new, old, s, short, 400)
-    want = min(_horizon, math.log(new/old)/math.log(s/short))
+    want = min(_horizon, .5*math.log(new/old)/math.log(s/short))
     assert r==pytest.approx(new*10**want)
     assert (r<new)==(new<old) and (r>new)==(new>old) and r<=new*10**_horizon*(1+1e-9)
     assert abs(math.log(_drifted(new, old, s, short, 400, .3)/new))<=abs(math.log(r/new)) and _drifted(new, old, s, short, 400, 0.)==new
@@ -489,8 +489,8 @@ def test_trend_of_the_screening(old, new, s, short, lim):
 
 def test_how_far_a_difference_is_believed():
     from fastai_anneal.simanneal import _sure
-    assert _sure(-.1, 0.)==_sure(0., 0.)==_sure(-math.inf, 0.)==_sure(math.nan, 0.)==1 and _sure(-.2, .1)==_sure(.2, .1)==pytest.approx(2/3)
-    assert _sure(.1, .1)<_sure(.2, .1)<_sure(.2, .01)<1
+    assert _sure(-.1, 0.)==_sure(0., 0.)==_sure(-math.inf, 0.)==_sure(math.nan, 0.)==1 and _sure(-.2, .1)==_sure(.2, .1)==pytest.approx(4/5)
+    assert _sure(.1, .1)<_sure(.2, .1)<_sure(.2, .01)<1 and _sure(.2, .1, 2.)==pytest.approx(2/3)
 
 @pytest.mark.parametrize('old,worth,new_worth,de,want', [
     (.01, .33, .3, -.2, None), (.01, .5, .3, -.4, .03), (.01, .5, .3, -.05, None), # lower: stays in a tie, or if the noise is too large
