@@ -301,9 +301,8 @@ def _unit_now(self:SimAnnealHP):
 @functools.lru_cache
 def _phases(warm, cool):
     "Of a position, in which part of the cycle it is and how far; `combine_scheds` counts in float32, and so do we"
-    hold = 1-warm-cool
-    pcts = [warm,hold,1-(warm+hold)] if hold>1e-9 else [warm,1-warm]
-    return combine_scheds(pcts, [partial(lambda i,p: (i,p), i) for i in ((0,1,2) if len(pcts)==3 else (0,2))])
+    hold = max(0., 1-warm-cool)
+    return combine_scheds([warm, hold, 1-(warm+hold)], [partial(lambda i,p: (i,p), i) for i in range(3)])
 
 def one_cycle_at(
     pos:float, # Share of the fit that is done
@@ -717,13 +716,10 @@ def _judge(self:SimAnnealHP):
         else: self.rej += 1
     self._settle(rng1)
 
-def _ties(os, start, tol=.1):
-    "Those that come within `tol` of what the best one gained since `start`, of a loss by its logarithm: a short cycle cannot tell them apart"
-    best = min(o['worth'] for o in os)
-    if not math.isfinite(best): return os
-    if not best<start<math.inf: most = best
-    else: most = best*(start/best)**tol if best>0 else best+tol*(start-best)
-    return [o for o in os if o['worth']<=most]
+def _level(best, start, tol=.1):
+    "Up to where a value is as good as `best`: within `tol` of what that gained since `start`, of a loss by its logarithm: a short cycle cannot tell them apart"
+    if not best<start<math.inf: return best
+    return best*(start/best)**tol if best>0 else best+tol*(start-best)
 
 def _vertex(xs, ys):
     "Where a parabola through three points, of positive `ys` through their logarithms, is lowest if the middle one is the lowest; otherwise the lowest of them"
@@ -734,11 +730,12 @@ def _vertex(xs, ys):
     return (a+b)/2-l*(c-a)/(2*(r-l))
 
 @patch
-def _verdict(self:SimAnnealHP, new, cur, lr, ties, start):
+def _verdict(self:SimAnnealHP, new, cur, lr, start):
     "With which learning rate to go on after a screening, `lr` being what it makes of `new`; None for that of the incumbent `cur`"
-    old,(tied_new,tied),d = cur['vals']['lr'],[any(o is q for q in ties) for o in (new,cur)],new['d']
+    old,d,level = cur['vals']['lr'],new['d'],_level(min(new['worth'], cur['worth']), start)
     if accept_prob(self.accept, -1., 0., 1., 0.)<=0 or not math.isfinite(new['worth']): return None # a rule may refuse everything
-    if old>6*new['vals']['lr']: return lr if tied_new else None # a tie says that the incumbent is too high: the longer a training, the smaller the best rate
+    if old>6*new['vals']['lr']: return lr if new['worth']<=level else None # a tie says that the incumbent is too high: the longer a training, the smaller the best rate
+    tied = cur['worth']<=level
     if tied and old<=lr: return None
     if cur['worth']>start>new['worth']: better = True # an incumbent that diverges says nothing about noise
     else: better = d['acc'] if not math.isfinite(d['de']) else d['de']<-2*d['se'] # for sure, by how little it may be: at a slow start percents are few
@@ -784,7 +781,7 @@ def _screen(self:SimAnnealHP):
     cur = trial(self.u[i], s, 'control')
     near = [trial(max(x+h, 0.), s, 'refine', cur['e']) for h in (0, -.5/k)]
     near.append(trial(max(x-1/k, 0.) if near[1]['worth']<near[0]['worth'] else min(x+.5/k, 1.), s, 'refine', cur['e']))
-    new,ties = min(near, key=lambda o: o['worth']),_ties([*near, cur], start)
+    new = min(near, key=lambda o: o['worth'])
     self.rej += k+3
     was = self.values
     sp,by = self.space.dims[i],paired_change(new['e'], near[0]['e'], self.comp is np.greater)
@@ -792,7 +789,7 @@ def _screen(self:SimAnnealHP):
     lr = moved(x+(at-x)*_sure(*by, .5))[1]['lr']
     if not (new['u'][i]>x and x==max(o['u'][i] for o in first)): # beyond the largest one that was tried a trend cannot be seen
         lr = _drifted(lr, near[0]['vals']['lr'], s, short, self.learn.n_epoch*self.learn.n_iter, _sure(*by, 2.))
-    lr = self._verdict(new, cur, lr, ties, start)
+    lr = self._verdict(new, cur, lr, start)
     u,vals = (new['u'],new['vals']) if lr in (None,new['vals']['lr']) else moved(sp.unit(min(max(lr, sp.lo), sp.hi)))
     if lr is not None and self._train_candidate(vals) and self._finite():
         for r in self.rows[-3:]: r['accepted'] = r['lr']==new['vals']['lr']
@@ -842,8 +839,7 @@ def load_state_dict(self:SimAnnealHP, s):
     if s.get('keep') is None or not self.active: return
     with _back_after(self):
         _set_trained_state(self.learn, s['keep'])
-        for p in self.learn.model.parameters():
-            if p.grad is not None: p.grad.zero_()
+        self.learn.opt.zero_grad()
         self._hold()
 
 @patch

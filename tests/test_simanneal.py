@@ -77,13 +77,18 @@ def test_rescues_a_bad_start(lr):
     assert sa.n_trained <= 5*len(l.dls.train)
 
 def test_accepting_all_keeps_the_candidates_books():
-    l,sa = learner(),SimAnnealHP(LR, accept=always, cool=0, seed=0)
-    fit(l, 2, cbs=sa)
+    l,sa,took = learner(),SimAnnealHP(LR, accept=always, cool=0, seed=0),[]
+    class After(Callback):
+        order = 71
+        def after_batch(self):
+            if self.training and sa.acc and not sa.inner: took.append(sa.values['lr'])
+    fit(l, 2, cbs=[sa,After()])
     assert len(l.recorder.losses)==len(l.recorder.lrs)==len(sa.log['lr'])==2*len(l.dls.train)
     np.testing.assert_allclose(l.recorder.lrs, sa.log['lr'])
     ok = sa.history[np.isfinite(sa.history.value)]
     assert ok[ok.stage=="round"].accepted.all() and (ok.stage=="refine").sum()>ok.accepted[ok.stage=="refine"].sum()>0
     assert .4<sa.log['lr'][0]/ok[ok.accepted & (ok.batch==0)].lr.iloc[-1]<2.5 # what a screening makes of the winner
+    assert sa.log['lr'][0]==pytest.approx(took[0]) # and that is in the books from the first batch on
 
 @pytest.mark.parametrize('hps,msg', [
     ({'lrr': LogFloat(1e-4,1)}, "did you mean 'lr'"), ({'lr': .1}, 'not a space'), ({'lr': Vector(3)}, 'Vector'),
@@ -499,14 +504,14 @@ def test_how_far_a_difference_is_believed():
     (.3, 2.5, .3, -.9, .03), (.3, math.inf, .3, math.nan, .03), (.3, math.inf, math.inf, math.nan, None)])
 def test_verdict_of_a_screening(old, worth, new_worth, de, want):
     "An incumbent that a short cycle cannot tell from what a screening finds has a say: below all, above less the further it is, far above none"
-    from fastai_anneal.simanneal import _between,_ties
+    from fastai_anneal.simanneal import _between
     sa,lr = SimAnnealHP(LR),.03
     new,cur = dict(worth=new_worth, vals=dict(lr=lr), d=dict(de=de, se=.05, acc=de!=de)),dict(worth=worth, vals=dict(lr=old))
-    got = sa._verdict(new, cur, lr, _ties([new,cur], 2.3), 2.3)
+    got = sa._verdict(new, cur, lr, 2.3)
     if want=='between': assert got==_between(lr, old) and lr<got<old
     else: assert got==want
     sa.accept = never
-    assert sa._verdict(new, cur, lr, _ties([new,cur], 2.3), 2.3) is None
+    assert sa._verdict(new, cur, lr, 2.3) is None
 
 def test_vertex_of_three_points():
     from fastai_anneal.simanneal import _vertex
