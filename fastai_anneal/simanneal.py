@@ -240,7 +240,7 @@ def before_fit(self:SimAnnealHP):
     self.values,self.sign = dict(self.ref0),self.rng.choice([-1,1], self.space.n)
     self.lf,self.tape,self.keep,self.state0,self.sums = self.learn.loss_func,None,None,None,None
     self.valid,self.nth,self.transform,self.trial,self.n_moves,self.spare,self.gain,self.scores,self.n_seen = None,None,None,0,0,None,None,[],None
-    self.active,self.inner,self.acc,self.rej = True,False,0,0
+    self.active,self.inner,self.later,self.acc,self.rej = True,False,None,0,0
     self.inner_f = self.learn._do_epoch
     self.learn._do_epoch = self._guarded
 
@@ -469,7 +469,9 @@ def after_batch(self:SimAnnealHP):
     if not self.active or not self.learn.training: return
     self._unset()
     if self.tape is not None: self._add_mean(self.learn.train_iter-self.round[0])
-    if self.inner: return
+    if self.inner:
+        if self.later is not None and self.learn.iter==self.tape_i[-1][0]: self._wait_later()
+        return
     if self.tape is not None and self.learn.train_iter>=self.round[0]+self.round[1]:
         acc = self.acc
         (self._screen if self.screening and self.round[0]==0 else self._judge)()
@@ -625,7 +627,7 @@ def _item_losses(self:SimAnnealHP):
 def _train_candidate(self:SimAnnealHP, vals, n=None):
     "The segment, or its first `n` batches, again from its beginning, with `vals`; were they all trained?"
     self.state0.restore()
-    self.values,self.sums = vals,None
+    self.values,self.sums,self.later = vals,None,[]
     try:
         with _quiet(self.learn, True):
             for i,(b,rng) in self.tape_i[:n]:
@@ -633,7 +635,20 @@ def _train_candidate(self:SimAnnealHP, vals, n=None):
                 self.learn.one_batch(i, self._transformed(b) if self.raw else b)
                 self.n_trained += 1
     except _cancels: self._unset(); return False
+    finally: self._wake_later()
     return bool(torch.isfinite(self.learn.loss.detach()).all())
+
+@patch
+def _wait_later(self:SimAnnealHP):
+    "Callbacks that come after this one hear the end of a segment's last batch when it is decided whose it is"
+    cbs = list(self.learn.cbs.sorted('order'))
+    self.later = [c for c in cbs[cbs.index(self)+1:] if c.run]
+    for c in self.later: c.run = False
+
+@patch
+def _wake_later(self:SimAnnealHP):
+    for c in self.later or (): c.run = True
+    self.later = None
 
 def paired_change(
     new, # (value, loss of each item or None) of the candidate
@@ -792,10 +807,11 @@ def _screen(self:SimAnnealHP):
     lr = self._verdict(new, cur, lr, start)
     u,vals = (new['u'],new['vals']) if lr in (None,new['vals']['lr']) else moved(sp.unit(min(max(lr, sp.lo), sp.hi)))
     if lr is not None and self._train_candidate(vals) and self._finite():
-        for r in self.rows[-3:]: r['accepted'] = r['lr']==new['vals']['lr']
         self.u,self.acc,self.rej = u,self.acc+1,self.rej-1
         self._hold()
-        self.gain = start,self._worth(self._energy())
+        e = self._energy()
+        self._row('winner', s, vals, e, acc=True)
+        self.gain = start,self._worth(e)
     else: self.values = was
     self._settle(rng1)
 
