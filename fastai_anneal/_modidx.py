@@ -1486,6 +1486,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                          'fastai_anneal/simanneal.py'),
                                          'fastai_anneal.simanneal.SimAnnealHP._originals': ( 'simanneal.html#simannealhp._originals',
                                                                                              'fastai_anneal/simanneal.py'),
+                                         'fastai_anneal.simanneal.SimAnnealHP._passes': ( 'simanneal.html#simannealhp._passes',
+                                                                                          'fastai_anneal/simanneal.py'),
                                          'fastai_anneal.simanneal.SimAnnealHP._pos': ( 'simanneal.html#simannealhp._pos',
                                                                                        'fastai_anneal/simanneal.py'),
                                          'fastai_anneal.simanneal.SimAnnealHP._recover': ( 'simanneal.html#simannealhp._recover',

@@ -125,9 +125,9 @@ def plan_rounds(
     "When to try how many candidates on how many batches: a screening at the start, and rounds where a segment can tell how the fit ends"
     total,best = n_epoch*n_iter,-1
     for f,fair in itertools.product((front, .8*front) if front<1 else (front,), (1,2,3,4)):
-        s = next((s for s in range(n_iter, 0, -1) if _screen_cost(s, n_try)<=f*budget*total), 0) if f else 0
-        rest = int(budget*total)-_screen_cost(s, n_try)
-        rounds = _late_rounds(total, n_iter, every, n_try, rest, fair, s)
+        s = next((s for s in range(int(f*budget*total/4), 0, -1) if _screen_cost(s, n_try, n_iter)<=f*budget*total), 0) if f else 0
+        rest = int(budget*total)-_screen_cost(s, n_try, n_iter)
+        rounds = _late_rounds(total, n_iter, every, n_try, rest, fair, min(s, n_iter))
         n = min(want, sum(k for *_,k in rounds))
         if n>best: best,s0,left,late = n,s,rest,rounds
     if not late and not s0 and left:
@@ -135,7 +135,7 @@ def plan_rounds(
         late = [(total-s, s, min(n_try, left//s))]
     return ([(0,s0,2*n_try)] if s0 else [])+late
 
-def _screen_cost(s, n_try): return s and 2*n_try*max(1, s//4)+5*s
+def _screen_cost(s, n_try, n_iter): return s and 2*n_try*max(1, s//4)+4*s+min(s, n_iter) # the winner begins the fit anew, in its first epoch
 
 def _late_rounds(total, n_iter, every, n_try, left, fair, s0):
     "One candidate for each round from the last to the first, then another one, until nothing is left"
@@ -427,6 +427,8 @@ def _begin(self:SimAnnealHP):
     if self.tape is None and self.plan and self.plan[0][0]==self.learn.train_iter:
         self.round = self.plan.pop(0)
         self.keep,old,self.gain = None,self.keep,None
+        b,self.n_cycle,k = self.round
+        self.round = b,min(self.n_cycle, self.learn.n_iter),k # a screening's cycles may be longer than an epoch
         self.state0,self.tape,self.sums = _State(self, self._spare(old)),_Batches(),None
 
 @patch
@@ -450,7 +452,8 @@ def _seen(self:SimAnnealHP, b):
 def _shorten(self:SimAnnealHP, b):
     "The segment of this round to what `max_gb` has room for, if batches are like `b`"
     at,s,k = self.round
-    self.round = (at, max(1, min(s, int(self.max_gb*2**30/max(_n_bytes(b), 1)))), k)
+    room = max(1, int(self.max_gb*2**30/max(_n_bytes(b), 1)))
+    if room<s: self.round,self.n_cycle = (at, room, k),room
 
 def _n_bytes(b): return sum(t.numel()*t.element_size() for t in _tensors(b))
 
@@ -625,18 +628,26 @@ def _item_losses(self:SimAnnealHP):
 # %% ../nbs/04_simanneal.ipynb #f9c6630e
 @patch
 def _train_candidate(self:SimAnnealHP, vals, n=None):
-    "The segment, or its first `n` batches, again from its beginning, with `vals`; were they all trained?"
+    "The segment, or `n` batches from its beginning, again, with `vals`; were they all trained?"
     self.state0.restore()
-    self.values,self.sums,self.later = vals,None,[]
+    self.values,self.sums,self.later = vals,None,[] if n is None else None
     try:
         with _quiet(self.learn, True):
-            for i,(b,rng) in self.tape_i[:n]:
+            for i,b,rng in itertools.islice(self._passes(), n or len(self.tape_i)):
                 set_rng_state(rng)
                 self.learn.one_batch(i, self._transformed(b) if self.raw else b)
                 self.n_trained += 1
     except _cancels: self._unset(); return False
     finally: self._wake_later()
     return bool(torch.isfinite(self.learn.loss.detach()).all())
+
+@patch
+def _passes(self:SimAnnealHP):
+    "The batches of the segment with their numbers and random states; for a cycle longer than an epoch again and again, in another order and with other random numbers"
+    yield from ((i,b,rng) for i,(b,rng) in self.tape_i)
+    for p in itertools.count(1):
+        order = np.random.default_rng(p).permutation(len(self.tape_i))
+        yield from ((i,self.tape_i[j][1][0],rng) for (i,(_,rng)),j in zip(self.tape_i, order))
 
 @patch
 def _wait_later(self:SimAnnealHP):
@@ -666,7 +677,7 @@ def paired_change(
 
 @patch
 def _try(self:SimAnnealHP, vals, n=None, short=0):
-    "Train `vals` on the first `n` batches of the segment, as a whole cycle in small if `short`, and judge what comes out"
+    "Train `vals` on the segment, or `n` batches from its beginning, as a whole cycle in small if `short`, and judge what comes out"
     was,self.trial = self.values,short
     try:
         ok = self._train_candidate(vals, n)
@@ -747,13 +758,14 @@ def _vertex(xs, ys):
 @patch
 def _verdict(self:SimAnnealHP, new, cur, lr, start):
     "With which learning rate to go on after a screening, `lr` being what it makes of `new`; None for that of the incumbent `cur`"
-    old,d,level = cur['vals']['lr'],new['d'],_level(min(new['worth'], cur['worth']), start)
+    old,peak,d,level = cur['vals']['lr'],new['vals']['lr'],new['d'],_level(min(new['worth'], cur['worth']), start)
     if accept_prob(self.accept, -1., 0., 1., 0.)<=0 or not math.isfinite(new['worth']): return None # a rule may refuse everything
-    if old>6*new['vals']['lr']: return lr if new['worth']<=level else None # a tie says that the incumbent is too high: the longer a training, the smaller the best rate
+    if old>6*peak: return lr if new['worth']<=level else None # a tie says that the incumbent is too high: the longer a training, the smaller the best rate
+    if peak>4*old: return lr if new['worth']<cur['worth'] else None # so far away a good incumbent would be clearly better
     tied = cur['worth']<=level
     if tied and old<=lr: return None
-    if cur['worth']>start>new['worth']: better = True # an incumbent that diverges says nothing about noise
-    else: better = d['acc'] if not math.isfinite(d['de']) else d['de']<-2*d['se'] # for sure, by how little it may be: at a slow start percents are few
+    if cur['worth']>start>new['worth'] or tied and old>4*lr: better = True # an incumbent that diverges says nothing about noise
+    else: better = d['acc'] if not math.isfinite(d['de']) else d['de']<-d['se']*(2 if tied else .5) # for sure, by how little it may be: at a slow start percents are few
     return None if not better else _between(lr, old) if tied and old>lr else lr
 
 @patch
@@ -776,7 +788,7 @@ def _candidate(self:SimAnnealHP, width):
 @patch
 def _screen(self:SimAnnealHP):
     "Learning rates from the whole space, each for a whole cycle in small; the best and its neighbours for a longer one; the winner, if it beats what is, begins the fit anew"
-    _,s,k = self.round
+    k,s = self.round[2],self.n_cycle
     rng1,short = rng_state(),max(1, s//4)
     self._enter()
     self.state0.restore(); self.sums = None
@@ -810,7 +822,7 @@ def _screen(self:SimAnnealHP):
         self.u,self.acc,self.rej = u,self.acc+1,self.rej-1
         self._hold()
         e = self._energy()
-        self._row('winner', s, vals, e, acc=True)
+        self._row('winner', self.round[1], vals, e, acc=True)
         self.gain = start,self._worth(e)
     else: self.values = was
     self._settle(rng1)

@@ -90,6 +90,29 @@ def test_accepting_all_keeps_the_candidates_books():
     assert sa.log['lr'][0]==ok[ok.stage=="winner"].lr.item() # what a screening makes of its trials
     assert sa.log['lr'][0]==pytest.approx(took[0]) # and that is in the books from the first batch on
 
+@pytest.mark.parametrize('n_ep', [5,20,40])
+def test_cycles_longer_than_an_epoch(n_ep):
+    "In a long fit the screening's cycles are longer than an epoch: its batches again, in another order, with other random numbers"
+    l,sa,seen = learner(dropout=.2),SimAnnealHP(LR, seed=0),[]
+    class Look(Callback):
+        order = 71
+        def before_batch(self):
+            if self.training and sa.trial: seen.append((sa.trial, self.x.sum().item(), torch.get_rng_state().sum().item(), self.opt.hypers[0]['lr']))
+    n_it = len(l.dls.train)
+    fit(l, n_ep, cbs=[sa,Look()])
+    h,n = sa.history,plan_rounds(n_ep, n_it, n_it, want=2)[0][1]
+    assert set(h[h.stage.isin(['control','refine'])].n)=={n} and (n>n_it)==(n_ep>10) and n_ep*n_it/12<n<n_ep*n_it/8
+    assert (h[h.stage=='winner'].n==min(n, n_it)).all() and sa.n_trained<=n_ep*n_it
+    long = [o[1:] for o in seen if o[0]==n]
+    trials = [long[i:i+n] for i in range(0, len(long), n)]
+    assert len(trials)==4 and len({tuple(o[:2] for o in t) for t in trials})==1 # all of them the same
+    a,b = trials[0][:n_it],trials[0][n_it:2*n_it]
+    if n>=2*n_it:
+        assert {o[0] for o in a}=={o[0] for o in b} and [o[0] for o in a]!=[o[0] for o in b] and len({o[:2] for o in a}&{o[:2] for o in b})<=2
+    for t in trials: # one whole cycle: up, and down to nothing
+        lrs = [o[2] for o in t]; i = int(np.argmax(lrs))
+        assert .15<i/n<.35 and (np.diff(lrs[:i])>0).all() and (np.diff(lrs[i+1:])<0).all() and lrs[-1]<.1*lrs[i]
+
 @pytest.mark.parametrize('accept', [always,never])
 def test_later_callbacks_hear_each_batch_once(accept):
     "What a callback after ours counts is what the fit trained, whether candidates are accepted or not"
@@ -265,13 +288,15 @@ def test_progress_bar(capsys):
     assert len(sa.plot())==2
 
 def test_plan_never_exceeds_its_budget():
-    for n_ep in (1,2,7):
+    for n_ep in (1,2,7,40):
         for n_it in (1,2,5,63):
             for ev in {1,3,n_it,n_ep*n_it}:
                 for b in (.1,.5,1.):
                     for n_try in (1,4):
                         p = plan_rounds(n_ep, n_it, ev, n_try, b)
-                        assert sum(_screen_cost(s,n_try) if b0==0 and k==2*n_try else s*k for b0,s,k in p)<=b*n_ep*n_it+1e-9
+                        screen = [o for o in p if o[0]==0 and o[2]==2*n_try]
+                        assert sum(_screen_cost(s, n_try, n_it) if (b0,s,k) in screen else s*k for b0,s,k in p)<=b*n_ep*n_it+1e-9
+                        p = [(b0,min(s, n_it),k) if (b0,s,k) in screen else (b0,s,k) for b0,s,k in p] # what the fit itself trains of it
                         assert all(b0%n_it+s<=n_it for b0,s,_ in p)
                         assert all(a[0]+a[1]<=c[0] for a,c in zip(p,p[1:])), p
 
@@ -512,8 +537,10 @@ def test_how_far_a_difference_is_believed():
     assert _sure(.1, .1)<_sure(.2, .1)<_sure(.2, .01)<1 and _sure(.2, .1, 2.)==pytest.approx(2/3)
 
 @pytest.mark.parametrize('old,worth,new_worth,de,want', [
-    (.01, .33, .3, -.2, None), (.01, .5, .3, -.4, .03), (.01, .5, .3, -.05, None), # lower: stays in a tie, or if the noise is too large
-    (.03, .33, .3, -.2, None), (.05, .33, .3, -.2, 'between'), (.05, .33, .3, -.05, None), (.05, .5, .3, -.4, .03), # higher: a compromise in a tie
+    (.01, .33, .3, -.2, None), (.01, .5, .3, -.04, .03), (.01, .5, .3, -.02, None), # lower: stays in a tie, or if all may be noise
+    (.007, .33, .3, -.02, .03), (.007, .33, .34, .02, None), # much lower: stays only if it is better
+    (.03, .33, .3, -.2, None), (.05, .33, .3, -.2, 'between'), (.05, .33, .3, -.05, None), (.05, .5, .3, -.04, .03), # higher: a compromise in a tie
+    (.15, .33, .3, -.05, 'between'), # and if it is higher than what the screening makes of its trials by more than its cycles can tell
     (.3, .33, .3, -.05, .03), (.3, .3, .33, .1, .03), (.3, .3, .5, .4, None), # much higher: stays only if it is better for sure
     (.3, 2.5, .3, -.9, .03), (.3, math.inf, .3, math.nan, .03), (.3, math.inf, math.inf, math.nan, None)])
 def test_verdict_of_a_screening(old, worth, new_worth, de, want):
