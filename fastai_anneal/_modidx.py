@@ -1601,6 +1601,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                          'fastai_anneal.simanneal._drifted': ('simanneal.html#_drifted', 'fastai_anneal/simanneal.py'),
                                          'fastai_anneal.simanneal._dropouts': ('simanneal.html#_dropouts', 'fastai_anneal/simanneal.py'),
                                          'fastai_anneal.simanneal._floats': ('simanneal.html#_floats', 'fastai_anneal/simanneal.py'),
+                                         'fastai_anneal.simanneal._foremost': ('simanneal.html#_foremost', 'fastai_anneal/simanneal.py'),
                                          'fastai_anneal.simanneal._get_mixup': ('simanneal.html#_get_mixup', 'fastai_anneal/simanneal.py'),
                                          'fastai_anneal.simanneal._get_path': ('simanneal.html#_get_path', 'fastai_anneal/simanneal.py'),
                                          'fastai_anneal.simanneal._get_smooth': ( 'simanneal.html#_get_smooth',

@@ -747,6 +747,12 @@ def _level(best, start, tol=.1):
     if not best<start<math.inf: return best
     return best*(start/best)**tol if best>0 else best+tol*(start-best)
 
+def _foremost(ys, xs, start, tol=.01):
+    "Which of the short trials to look around, and has none learned anything yet? Then it is the largest of `xs` that does no harm, as that one will be the first to"
+    flat = min(ys)>start-tol*abs(start)
+    some = [i for i,y in enumerate(ys) if y<=start+tol*abs(start)] if flat and math.isfinite(start) else []
+    return (max(some, key=lambda i: xs[i]) if some else int(np.argmin(ys))),flat
+
 def _vertex(xs, ys):
     "Where a parabola through three points, of positive `ys` through their logarithms, is lowest if the middle one is the lowest; otherwise the lowest of them"
     (a,b,c),(ya,yb,yc) = zip(*sorted(zip(xs, ys)))
@@ -804,7 +810,8 @@ def _screen(self:SimAnnealHP):
         return dict(u=u, vals=vals, e=e, worth=self._worth(e), d=d)
     i = self.space.names.index('lr')
     first = [trial(x, short, 'screen') for x in Space({'lr': self.space.dims[i]}).stratified(self.rng, k)[:,0]]
-    x = min(first, key=lambda o: o['worth'])['u'][i]
+    at,flat = _foremost([o['worth'] for o in first], [o['u'][i] for o in first], start)
+    x = first[at]['u'][i]
     cur = trial(self.u[i], s, 'control')
     near = [trial(max(x+h, 0.), s, 'refine', cur['e']) for h in (0, -.5/k)]
     near.append(trial(max(x-1/k, 0.) if near[1]['worth']<near[0]['worth'] else min(x+.5/k, 1.), s, 'refine', cur['e']))
@@ -814,7 +821,7 @@ def _screen(self:SimAnnealHP):
     sp,by = self.space.dims[i],paired_change(new['e'], near[0]['e'], self.comp is np.greater)
     at = _vertex([o['u'][i] for o in near], [o['worth'] for o in near])
     lr = moved(x+(at-x)*_sure(*by, .5))[1]['lr']
-    if not (new['u'][i]>x and x==max(o['u'][i] for o in first)): # beyond the largest one that was tried a trend cannot be seen
+    if not (flat or new['u'][i]>x and x==max(o['u'][i] for o in first)): # beyond the largest one that was tried a trend cannot be seen
         lr = _drifted(lr, near[0]['vals']['lr'], s, short, self.learn.n_epoch*self.learn.n_iter, _sure(*by, 2.))
     lr = self._verdict(new, cur, lr, start)
     u,vals = (new['u'],new['vals']) if lr in (None,new['vals']['lr']) else moved(sp.unit(min(max(lr, sp.lo), sp.hi)))

@@ -531,6 +531,14 @@ def test_trend_of_the_screening(old, new, s, short, lim):
     assert abs(math.log(_drifted(new, old, s, short, 400, .3)/new))<=abs(math.log(r/new)) and _drifted(new, old, s, short, 400, 0.)==new
     assert _drifted(.05, .1, 1, 1, 400)==.05 and _drifted(0., .1, 40, 10, 400)==0
 
+@pytest.mark.parametrize('ys,want,flat', [
+    ([2.3,2.,1.5,3.], 2, False), ([2.3,2.299,2.305,2.4], 2, True), ([2.3,math.inf,2.31,2.4], 2, True), # the largest one that does no harm
+    ([2.4,2.5,2.6,math.inf], 0, True), ([-.1,-.1,-.1005,-.05], 2, True), ([-.1,-.3,-.4,-.05], 2, False)])
+def test_where_to_look_around(ys, want, flat):
+    from fastai_anneal.simanneal import _foremost
+    start = 2.3 if ys[0]>0 else -.1
+    assert _foremost(ys, [.1,.2,.3,.4], start)==(want,flat)
+
 def test_how_far_a_difference_is_believed():
     from fastai_anneal.simanneal import _sure
     assert _sure(-.1, 0.)==_sure(0., 0.)==_sure(-math.inf, 0.)==_sure(math.nan, 0.)==1 and _sure(-.2, .1)==_sure(.2, .1)==pytest.approx(4/5)
