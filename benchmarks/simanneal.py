@@ -6,7 +6,8 @@
 
 For each model and optimizer: the median final validation loss (and, in brackets, the loss on the test digits, which no
 method has seen) after N epochs, relative to `fit_one_cycle(N, best lr of a grid)`, best by the median validation loss; behind
-a bar the median of the ratios seed by seed (same weights at the start, same order of the data), which has less noise.
+a bar the median of the ratios seed by seed (same weights at the start, same order of the data), and the standard error of
+the mean of their logarithms. The best of the grid is the luckiest of four medians: with other seeds it would itself end above 1.
 Starts: the best lr / 30, itself, and times 10.
   alone     fit at that lr
   plateau   the same with ReduceLROnPlateau
@@ -91,14 +92,15 @@ def table(src, name, model, opt, n, seeds):
     med = {lr: np.nanmedian([v for v,_ in r]) for lr,r in grid.items()}
     best = min(med, key=med.get); ref = np.array(grid[best])
     print(f'\n{name} {model} {opt}, {n} epochs, {seeds} seeds; one cycle by lr: ' + ', '.join(f'{k:g}: {v:.4f}' for k,v in med.items()), flush=True)
-    print(f"{'start':>10}" + ''.join(f'{m:>26}' for m in args.only.split(',')), flush=True)
+    print(f"{'start':>10}" + ''.join(f'{m:>34}' for m in args.only.split(',')), flush=True)
     for f,what in ((1/30,'best/30'),(1,'best'),(10,'best*10')):
         row = f'{what:>10}'
         for m in args.only.split(','):
             r = np.array([run(m, best*f, s) for s in range(seeds)])
             q = np.nan_to_num(np.median(r, 0)/np.median(ref, 0), nan=np.inf)
             p = np.nan_to_num(np.median(r/ref, 0), nan=np.inf)
-            row += f'{q[0]:>10.3f} ({q[1]:6.3f}) |{p[0]:6.3f}'
+            se = np.log(r/ref)[:,0].std(ddof=1)/math.sqrt(seeds) if seeds>1 else math.nan
+            row += f'{q[0]:>10.3f} ({q[1]:6.3f}) |{p[0]:6.3f} +-{se:5.3f}'
         print(row, flush=True)
     print(f'{time.time()-t:.0f} s', flush=True)
 

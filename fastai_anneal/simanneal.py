@@ -6,7 +6,7 @@
 __all__ = ['HP', 'plan_rounds', 'SimAnnealHP', 'one_cycle_at', 'paired_change']
 
 # %% ../nbs/04_simanneal.ipynb #c7d59ccc
-import functools,itertools,math
+import functools,itertools,math,time
 from contextlib import contextmanager,nullcontext
 from copy import deepcopy
 
@@ -239,7 +239,7 @@ def before_fit(self:SimAnnealHP):
     self.u = self._unit_now()
     self.values,self.sign = dict(self.ref0),self.rng.choice([-1,1], self.space.n)
     self.lf,self.tape,self.keep,self.state0,self.sums = self.learn.loss_func,None,None,None,None
-    self.valid,self.nth,self.transform,self.trial,self.n_moves,self.spare,self.gain,self.scores,self.n_seen = None,None,None,0,0,None,None,[],None
+    self.due,self.valid,self.nth,self.transform,self.trial,self.n_moves,self.spare,self.gain,self.scores,self.n_seen = 0.,None,None,None,0,0,None,None,[],None
     self.active,self.inner,self.later,self.acc,self.rej = True,False,None,0,0
     self.inner_f = self.learn._do_epoch
     self.learn._do_epoch = self._guarded
@@ -637,6 +637,7 @@ def _train_candidate(self:SimAnnealHP, vals, n=None):
                 set_rng_state(rng)
                 self.learn.one_batch(i, self._transformed(b) if self.raw else b)
                 self.n_trained += 1
+                self._show()
     except _cancels: self._unset(); return False
     finally: self._wake_later()
     return bool(torch.isfinite(self.learn.loss.detach()).all())
@@ -703,6 +704,8 @@ def _enter(self:SimAnnealHP):
     "The incumbent has trained its segment: keep it, and make ready to go back"
     self.inner,s = True,self.round[1]
     self.tape_i = _Batches(enumerate(self.tape[-s:], self.learn.iter-s+1))
+    screens = self.screening and self.round[0]==0
+    self.work = self.n_trained,_screen_cost(self.n_cycle, self.n_try, s) if screens else s*self.round[2],'screening' if screens else 'trying'
     self._hold()
 
 @patch
@@ -870,7 +873,7 @@ def state_dict(self:SimAnnealHP):
 @patch
 def load_state_dict(self:SimAnnealHP, s):
     if s: self.rng.bit_generator.state = s['rng']
-    self.inner,self.tape,self.tape_i,self.state0,self.keep,self.sums = False,None,None,None,None,None
+    self.due,self.inner,self.tape,self.tape_i,self.state0,self.keep,self.sums = 0.,False,None,None,None,None,None
     if s.get('keep') is None or not self.active: return
     with _back_after(self):
         _set_trained_state(self.learn, s['keep'])
@@ -937,11 +940,26 @@ def after_fit(self:SimAnnealHP):
     self._free()
 
 @patch
-def _comment(self:SimAnnealHP):
-    bar = getattr(getattr(self.learn, 'progress', None), 'pbar', None)
-    if bar is None: return
+def _bar(self:SimAnnealHP): return getattr(getattr(self.learn, 'progress', None), 'pbar', None)
+
+@patch
+def _say(self:SimAnnealHP, bar, text):
     hp = ' '.join(f'{k}={v:.3g}' if isinstance(v, float) else f'{k}={v}' for k,v in self.values.items())
-    bar.comment = f"{(getattr(bar, 'comment', '') or '').partition(' | ')[0]} | {hp} T={self.temp(self.learn.pct_train):.2g} {self.acc} accepted {self.rej} rejected"
+    bar.comment = f"{(getattr(bar, 'comment', '') or '').partition(' | ')[0]} | {text.format(hp)}"
+
+@patch
+def _comment(self:SimAnnealHP):
+    bar = self._bar()
+    if bar is not None: self._say(bar, f'{{}} T={self.temp(self.learn.pct_train):.2g} {self.acc} accepted {self.rej} rejected')
+
+@patch
+def _show(self:SimAnnealHP):
+    "How far the trials of a round are, twice a second: they are no batches of the fit's, so its bar would stand still"
+    bar,now = self._bar(),time.monotonic()
+    if not hasattr(bar, 'start_t') or now<self.due: return
+    self.due,(n0,n,what) = now+.5,self.work
+    self._say(bar, f'{what} {{}} {(self.n_trained-n0)/n:.0%}')
+    bar.update_bar(ifnone(bar.last_v, bar.total)) # None: it is through
 
 # %% ../nbs/04_simanneal.ipynb #113dd9ea
 @patch(as_prop=True)

@@ -113,6 +113,21 @@ def test_cycles_longer_than_an_epoch(n_ep):
         lrs = [o[2] for o in t]; i = int(np.argmax(lrs))
         assert .15<i/n<.35 and (np.diff(lrs[:i])>0).all() and (np.diff(lrs[i+1:])<0).all() and lrs[-1]<.1*lrs[i]
 
+def test_the_bar_tells_how_far_the_trials_are(monkeypatch):
+    import fastai_anneal.simanneal as m
+    clock,said = itertools.count(),[]
+    monkeypatch.setattr(m.time, 'monotonic', lambda: next(clock))
+    l,sa = learner(),SimAnnealHP(LR, seed=0)
+    class Said(Callback): name = 'progress'
+    class Bar:
+        comment,last_v,start_t,total = '.5',7,0,16
+        def update_bar(self, v): said.append((v,self.comment))
+    l.add_cb(Said()); l.progress.pbar = Bar()
+    with l.no_logging(): fit(l, 6, cbs=sa)
+    shares = [float(re.fullmatch(r'\.5 \| screening lr=[\d.e-]+ (\d+)%', c)[1]) for _,c in said if 'screening' in c]
+    assert len(shares)>50 and shares==sorted(shares) and shares[0]<3 and shares[-1] in (100,) and {v for v,_ in said}=={7}
+    assert any(re.fullmatch(r'\.5 \| trying lr=[\d.e-]+ \d+%', c) for _,c in said) and 'accepted' in l.progress.pbar.comment
+
 @pytest.mark.parametrize('accept', [always,never])
 def test_later_callbacks_hear_each_batch_once(accept):
     "What a callback after ours counts is what the fit trained, whether candidates are accepted or not"
