@@ -3,6 +3,7 @@
     python benchmarks/simanneal.py                 # MNIST sample, mlp, SGD and Adam, 3 seeds
     python benchmarks/simanneal.py --full --data FOLDER  # the 60,000 digits too (torchvision's layout), mlp and cnn, 5 seeds: hours
     python benchmarks/simanneal.py --full --data FOLDER --cache peers  # the peers' runs are kept in the folder and not repeated
+    python benchmarks/simanneal.py --full --sizes sample --only anneal --starts best/30 --seeds 30 # one column and row, with little noise
 
 For each model and optimizer: the median final validation loss (and, in brackets, the loss on the test digits, which no
 method has seen) after N epochs, relative to `fit_one_cycle(N, best lr of a grid)`, best by the median validation loss; behind
@@ -24,13 +25,14 @@ from fastai_anneal.all import *
 p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 p.add_argument('--full', action='store_true'); p.add_argument('--data'); p.add_argument('--seeds', type=int)
 p.add_argument('--models', default=None); p.add_argument('--opts', default='sgd,adam'); p.add_argument('--epochs', type=int)
-p.add_argument('--sizes', default='sample,full'); p.add_argument('--cache', help='folder for the results of the peers'); p.add_argument('--only', default='alone,plateau,restarts,pbt,anneal'); p.add_argument('--cost', action='store_true', help='only the cost')
+p.add_argument('--sizes', default='sample,full'); p.add_argument('--cache', help='folder for the results of the peers'); p.add_argument('--only', default='alone,plateau,restarts,pbt,anneal'); p.add_argument('--starts', default='best/30,best,best*10'); p.add_argument('--cost', action='store_true', help='only the cost')
 args = p.parse_args()
 torch.set_num_threads(1)
 
 OPTS = dict(sgd=partial(SGD, mom=.9), adam=Adam)
 GRID = dict(sgd=(.01,.03,.1,.3), adam=(1e-3,3e-3,1e-2,3e-2))
 MODELS = dict(mlp=partial(mnist_mlp, 50), cnn=mnist_cnn)
+STARTS = {'best/30': 1/30, 'best': 1, 'best*10': 10}
 SPACE = {'lr': LogFloat(1e-4, 1), 'wd': LogFloat(1e-5, .3)}
 
 def learner(src, model, opt, seed, lr=1e-3):
@@ -93,10 +95,10 @@ def table(src, name, model, opt, n, seeds):
     best = min(med, key=med.get); ref = np.array(grid[best])
     print(f'\n{name} {model} {opt}, {n} epochs, {seeds} seeds; one cycle by lr: ' + ', '.join(f'{k:g}: {v:.4f}' for k,v in med.items()), flush=True)
     print(f"{'start':>10}" + ''.join(f'{m:>34}' for m in args.only.split(',')), flush=True)
-    for f,what in ((1/30,'best/30'),(1,'best'),(10,'best*10')):
+    for what in args.starts.split(','):
         row = f'{what:>10}'
         for m in args.only.split(','):
-            r = np.array([run(m, best*f, s) for s in range(seeds)])
+            r = np.array([run(m, best*STARTS[what], s) for s in range(seeds)])
             q = np.nan_to_num(np.median(r, 0)/np.median(ref, 0), nan=np.inf)
             p = np.nan_to_num(np.median(r/ref, 0), nan=np.inf)
             se = np.log(r/ref)[:,0].std(ddof=1)/math.sqrt(seeds) if seeds>1 else math.nan
