@@ -892,10 +892,14 @@ def _finite(self:SimAnnealHP):
 
 @patch
 def _collapsed(self:SimAnnealHP):
-    "Is half of what the screening's learning rate had gained lost again at the end of an epoch?"
+    "Is half of what the screening's learning rate had gained lost again at the end of an epoch? The best epoch is kept to go back to"
     if self.gain is None or self.learn.iter+1<self.learn.n_iter: return False
-    a,b = self.gain
-    return self._worth(self._energy())>max(b, math.sqrt(a*b) if min(a,b)>0 else (a+b)/2)
+    (a,b),e = self.gain,self._worth(self._energy())
+    if not b<a-.01*abs(a): limit = a+.1*abs(a) # nothing gained yet
+    else: limit = math.sqrt(a*b) if b>0 else (a+b)/2
+    if e>limit: return True
+    if e<b and self._finite(): self.gain = a,e; self._hold()
+    return False
 
 @patch
 def _recover(self:SimAnnealHP):

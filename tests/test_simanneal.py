@@ -535,6 +535,30 @@ def test_collapse_is_undone(factor):
     if len(r):
         assert r.lr.iloc[0]==win/2 and valid_loss(l)<1. and abs(r.batch.iloc[0]-16)<=1
 
+def test_a_collapse_goes_back_to_the_best_epoch():
+    l,sa,ends = learner(),SimAnnealHP(LR, seed=0),[]
+    class Late(Callback):
+        order = 69
+        def after_batch(self):
+            if not self.training or sa.inner or self.iter+1<self.n_iter: return
+            if self.epoch==2 and not sa.history.stage.eq('recover').any():
+                for p in self.model.parameters(): p.data.mul_(100)
+    class Look(Callback):
+        order = 71
+        def after_batch(self):
+            if self.training and not sa.inner and self.iter+1==self.n_iter: ends.append((weights(self.learn), sa.gain))
+    fit(l, 8, cbs=[sa,Late(),Look()])
+    r, = sa.history[sa.history.stage=='recover'].batch
+    assert abs(r-3*16)<=1 and torch.equal(ends[2][0], ends[1][0]) and not torch.equal(ends[1][0], ends[0][0])
+    a,b = zip(*[g for _,g in ends[:5]])
+    assert len(set(a))==1 and b[0]>b[1]==b[2]>b[3] # where it began, and the best so far
+
+def test_no_gain_is_no_collapse():
+    "A fit that gets nowhere is left alone as long as it does not get much worse"
+    l,sa = learner(),SimAnnealHP({**LR, 'wd': LogFloat(1e-5,.3)}, seed=0, max_gb=1e-6)
+    fit(l, 40, cbs=sa)
+    assert (sa.history.stage=='recover').sum()<5 and valid_loss(l)<1
+
 @pytest.mark.parametrize('old,new,s,short,lim', [(.1,.1,40,10,1.),(.1,.05,40,10,.5),(.1,.2,40,10,2.),(.1,10.,40,10,1000.)])
 def test_trend_of_the_screening(old, new, s, short, lim):
     "A trend goes on in its direction, half as fast, the less the less it is to be believed, and up at most by what the trial was stretched"
