@@ -6,13 +6,12 @@
 __all__ = ['HP', 'plan_rounds', 'SimAnnealHP', 'one_cycle_at', 'paired_change']
 
 # %% ../nbs/04_simanneal.ipynb #c7d59ccc
-import functools,itertools,math,time
-from contextlib import contextmanager,nullcontext
+import bisect,functools,itertools,math,time
+from contextlib import contextmanager
 from copy import deepcopy
 
 from fastai.basics import *
 from fastai.callback.core import Callback
-from fastai.callback.progress import ProgressCallback
 from fastai.callback.schedule import ParamScheduler,SchedCos,combine_scheds
 from .core import *
 from .core import _shallow,_uninterrupted
@@ -125,7 +124,7 @@ def plan_rounds(
     "When to try how many candidates on how many batches: a screening at the start, and rounds where a segment can tell how the fit ends"
     total,best = n_epoch*n_iter,-1
     for f,fair in itertools.product((front, .8*front) if front<1 else (front,), (1,2,3,4)):
-        s = next((s for s in range(int(f*budget*total/4), 0, -1) if _screen_cost(s, n_try, n_iter)<=f*budget*total), 0) if f else 0
+        s = bisect.bisect(range(1, total+1), f*budget*total, key=lambda s: _screen_cost(s, n_try, n_iter)) # the longest that this share pays for
         rest = int(budget*total)-_screen_cost(s, n_try, n_iter)
         rounds = _late_rounds(total, n_iter, every, n_try, rest, fair, min(s, n_iter))
         n = min(want, sum(k for *_,k in rounds))
@@ -425,10 +424,9 @@ def _begin(self:SimAnnealHP):
     "Begin a segment if one is due: when the next batch is drawn, as everybody is done with the one before"
     while self.plan and self.plan[0][0]<self.learn.train_iter: self.plan.pop(0)
     if self.tape is None and self.plan and self.plan[0][0]==self.learn.train_iter:
-        self.round = self.plan.pop(0)
-        self.keep,old,self.gain = None,self.keep,None
-        b,self.n_cycle,k = self.round
+        b,self.n_cycle,k = self.plan.pop(0)
         self.round = b,min(self.n_cycle, self.learn.n_iter),k # a screening's cycles may be longer than an epoch
+        self.keep,old,self.gain = None,self.keep,None
         self.state0,self.tape,self.sums = _State(self, self._spare(old)),_Batches(),None
 
 @patch
@@ -700,12 +698,11 @@ def _decide(self:SimAnnealHP, new, cur, pos):
     return dict(de=de, se=se, T=T, p=p, acc=bool(p>=1 or self.rng.random()<p))
 
 @patch
-def _enter(self:SimAnnealHP):
-    "The incumbent has trained its segment: keep it, and make ready to go back"
+def _enter(self:SimAnnealHP, what, n):
+    "The incumbent has trained its segment: keep it, and make ready to go back, for `what`, in which `n` batches are trained"
     self.inner,s = True,self.round[1]
     self.tape_i = _Batches(enumerate(self.tape[-s:], self.learn.iter-s+1))
-    screens = self.screening and self.round[0]==0
-    self.work = self.n_trained,_screen_cost(self.n_cycle, self.n_try, s) if screens else s*self.round[2],'screening' if screens else 'trying'
+    self.work = what,self.n_trained,n
     self._hold()
 
 @patch
@@ -729,7 +726,7 @@ def _judge(self:SimAnnealHP):
     "Train the candidates of this round on its segment and keep what is accepted"
     b0,s,k = self.round
     rng1 = rng_state()
-    self._enter()
+    self._enter('trying', s*k)
     cur = self._energy() if self._finite() else (math.nan,None)
     pos = b0/(self.learn.n_epoch*self.learn.n_iter)
     w = self.width[0]*(self.width[1]/self.width[0])**pos
@@ -799,7 +796,7 @@ def _screen(self:SimAnnealHP):
     "Learning rates from the whole space, each for a whole cycle in small; the best and its neighbours for a longer one; the winner, if it beats what is, begins the fit anew"
     k,s = self.round[2],self.n_cycle
     rng1,short = rng_state(),max(1, s//4)
-    self._enter()
+    self._enter('screening', _screen_cost(s, self.n_try, self.round[1]))
     self.state0.restore(); self.sums = None
     start = self._worth(self._energy())
     def moved(x):
@@ -813,8 +810,8 @@ def _screen(self:SimAnnealHP):
         return dict(u=u, vals=vals, e=e, worth=self._worth(e), d=d)
     i = self.space.names.index('lr')
     first = [trial(x, short, 'screen') for x in Space({'lr': self.space.dims[i]}).stratified(self.rng, k)[:,0]]
-    at,flat = _foremost([o['worth'] for o in first], [o['u'][i] for o in first], start)
-    x = first[at]['u'][i]
+    which,flat = _foremost([o['worth'] for o in first], [o['u'][i] for o in first], start)
+    x = first[which]['u'][i]
     cur = trial(self.u[i], s, 'control')
     near = [trial(max(x+h, 0.), s, 'refine', cur['e']) for h in (0, -.5/k)]
     near.append(trial(max(x-1/k, 0.) if near[1]['worth']<near[0]['worth'] else min(x+.5/k, 1.), s, 'refine', cur['e']))
@@ -894,11 +891,9 @@ def _finite(self:SimAnnealHP):
 def _collapsed(self:SimAnnealHP):
     "Is half of what the screening's learning rate had gained lost again at the end of an epoch? The best epoch is kept to go back to"
     if self.gain is None or self.learn.iter+1<self.learn.n_iter: return False
-    (a,b),e = self.gain,self._worth(self._energy())
-    if not b<a-.01*abs(a): limit = a+.1*abs(a) # nothing gained yet
-    else: limit = math.sqrt(a*b) if b>0 else (a+b)/2
-    if e>limit: return True
-    if e<b and self._finite(): self.gain = a,e; self._hold()
+    (start,best),e = self.gain,self._worth(self._energy())
+    if e>(_level(best, start, .5) if best<start-.01*abs(start) else start+.1*abs(start)): return True # nothing gained yet is nothing to lose
+    if e<best and self._finite(): self.gain = start,e; self._hold()
     return False
 
 @patch
@@ -947,22 +942,23 @@ def after_fit(self:SimAnnealHP):
 def _bar(self:SimAnnealHP): return getattr(getattr(self.learn, 'progress', None), 'pbar', None)
 
 @patch
-def _say(self:SimAnnealHP, bar, text):
+def _say(self:SimAnnealHP, bar, after, before=''):
+    "The values, and what belongs to them, behind what the bar says itself"
     hp = ' '.join(f'{k}={v:.3g}' if isinstance(v, float) else f'{k}={v}' for k,v in self.values.items())
-    bar.comment = f"{(getattr(bar, 'comment', '') or '').partition(' | ')[0]} | {text.format(hp)}"
+    bar.comment = f"{(getattr(bar, 'comment', '') or '').partition(' | ')[0]} | {before}{hp} {after}"
 
 @patch
 def _comment(self:SimAnnealHP):
     bar = self._bar()
-    if bar is not None: self._say(bar, f'{{}} T={self.temp(self.learn.pct_train):.2g} {self.acc} accepted {self.rej} rejected')
+    if bar is not None: self._say(bar, f'T={self.temp(self.learn.pct_train):.2g} {self.acc} accepted {self.rej} rejected')
 
 @patch
 def _show(self:SimAnnealHP):
     "How far the trials of a round are, twice a second: they are no batches of the fit's, so its bar would stand still"
     bar,now = self._bar(),time.monotonic()
     if not hasattr(bar, 'start_t') or now<self.due: return
-    self.due,(n0,n,what) = now+.5,self.work
-    self._say(bar, f'{what} {{}} {(self.n_trained-n0)/n:.0%}')
+    self.due,(what,n0,n) = now+.5,self.work
+    self._say(bar, f'{(self.n_trained-n0)/n:.0%}', what+' ')
     bar.update_bar(ifnone(bar.last_v, bar.total)) # None: it is through
 
 # %% ../nbs/04_simanneal.ipynb #113dd9ea
