@@ -17,6 +17,7 @@ def test_good_code_passes(tmp_path):
 from ..core.hypers import get_hyper, check_hypers
 from .replay import *
 from . import replay
+from .. import __version__
 from fastai.basics import *
 def double(x): return 2*x
 def first(values, default=None):
@@ -53,6 +54,7 @@ def test_bad_code_is_reported(tmp_path, code, message): assert messages(tmp_path
 
 def test_modules_of_the_top_level(tmp_path):
     assert messages(tmp_path, 'from .core.undo import *\nfrom .fit.hp import HP', 'learner.py')==[]
+    assert messages(tmp_path, 'def f():\n    from .all import *', 'cli.py')==[]
     assert messages(tmp_path, 'from .learner import *', 'dispatch.py')==['dispatch must not import from learner']
     assert messages(tmp_path, 'from ..annealing.space import *', 'schedule/shapes.py')==['schedule must not import from annealing']
     assert messages(tmp_path, 'from ..schedule.shapes import *', 'annealing/temps.py')==[]

@@ -98,7 +98,9 @@ def imports(source):
             above = source.parts[:len(source.parts)-node.level]
             target = '.'.join(above)+'.'+module if above else module
             if module: yield node.lineno,target,names
-            else: yield from ((node.lineno, '.'.join((*above, name)), []) for name in names)
+            else: # modules, as in `from . import replay`
+                for name in names:
+                    if not name.startswith('__'): yield node.lineno,'.'.join((*above, name)),[]
         elif not node.level and module.startswith(PACKAGE+'.'):
             yield node.lineno,module.removeprefix(PACKAGE+'.'),names
 
@@ -119,6 +121,7 @@ def upward_imports(source):
     here = source.parts[0]
     for line,module,_ in imports(source):
         there = module.split('.')[0]
+        if there=='all': continue # the commands import what a user does
         for room in (here, there):
             if level(room) is None: yield line,f'{room} is no room that tools/style.py knows'
         if None in (level(here), level(there)) or here==there: continue
@@ -168,8 +171,9 @@ def densities(paths):
     short = sum(len(name)<=2 for name in names)/max(len(names), 1)
     long = sum(len(line)>MAX_COLUMNS for source in sources for line in source.lines)/max(n_lines, 1)
     p95 = sizes[int(.95*len(sizes))] if sizes else 0
+    median = statistics.median(sizes or [0])
     return (f'{n_lines:6} lines {chars:5.1f} characters a line of a body  {short:4.0%} names of 1-2 letters  '
-            f'{long:5.1%} over {MAX_COLUMNS} columns  body median {statistics.median(sizes or [0]):.0f}, p95 {p95} lines')
+            f'{long:5.1%} over {MAX_COLUMNS} columns  body median {median:.0f}, p95 {p95} lines')
 
 def main(argv):
     "Exit status: is there a place that breaks a rule?"
