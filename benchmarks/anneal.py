@@ -87,8 +87,9 @@ def hyperopt(f, n, seed):
         return min(max(int(value), dim.lo), dim.hi) if is_whole(dim) else value
     trials = hyperopt.Trials()
     space = {name: parameter(name, dim) for name,dim in f.space.items()}
-    hyperopt.fmin(lambda v: f({k: whole(k, x) for k,x in v.items()}), space, algo=hyperopt.anneal.suggest, max_evals=n,
-                  trials=trials, rstate=np.random.default_rng(seed), show_progressbar=False, verbose=False)
+    def objective(values): return f({name: whole(name, value) for name,value in values.items()})
+    hyperopt.fmin(objective, space, hyperopt.anneal.suggest, max_evals=n, trials=trials,
+                  rstate=np.random.default_rng(seed), show_progressbar=False, verbose=False)
     return np.minimum.accumulate(trials.losses())
 
 def optuna(f, n, seed, sampler):
