@@ -73,20 +73,21 @@ def dual_annealing(f, n, seed):
 def is_log(dim): return isinstance(dim, (LogFloat,LogInt))
 def is_whole(dim): return isinstance(dim, (Int,LogInt))
 
+def hyperopt_parameter(name, dim):
+    from hyperopt import hp
+    if isinstance(dim, Categorical): return hp.choice(name, dim.choices)
+    low,high = (math.log(dim.lo), math.log(dim.hi)) if is_log(dim) else (dim.lo, dim.hi)
+    if is_whole(dim): return (hp.qloguniform if is_log(dim) else hp.quniform)(name, low, high, 1)
+    return (hp.loguniform if is_log(dim) else hp.uniform)(name, low, high)
+
 def hyperopt(f, n, seed):
     import hyperopt
-    from hyperopt import hp
     logging.getLogger('hyperopt').setLevel(logging.ERROR)
-    def parameter(name, dim):
-        if isinstance(dim, Categorical): return hp.choice(name, dim.choices)
-        low,high = (math.log(dim.lo), math.log(dim.hi)) if is_log(dim) else (dim.lo, dim.hi)
-        if is_whole(dim): return (hp.qloguniform if is_log(dim) else hp.quniform)(name, low, high, 1)
-        return (hp.loguniform if is_log(dim) else hp.uniform)(name, low, high)
     def whole(name, value):
         dim = f.space[name]
         return min(max(int(value), dim.lo), dim.hi) if is_whole(dim) else value
     trials = hyperopt.Trials()
-    space = {name: parameter(name, dim) for name,dim in f.space.items()}
+    space = {name: hyperopt_parameter(name, dim) for name,dim in f.space.items()}
     def objective(values): return f({name: whole(name, value) for name,value in values.items()})
     hyperopt.fmin(objective, space, hyperopt.anneal.suggest, max_evals=n, trials=trials,
                   rstate=np.random.default_rng(seed), show_progressbar=False, verbose=False)
@@ -99,11 +100,12 @@ def optuna(f, n, seed, sampler):
         if isinstance(dim, Categorical): return trial.suggest_categorical(name, dim.choices)
         return (trial.suggest_int if is_whole(dim) else trial.suggest_float)(name, dim.lo, dim.hi, log=is_log(dim))
     study = optuna.create_study(sampler=getattr(optuna.samplers, sampler)(seed=seed))
-    study.optimize(lambda trial: f({k: suggest(trial, k, dim) for k,dim in f.space.items()}), n_trials=n)
+    def objective(trial): return f({name: suggest(trial, name, dim) for name,dim in f.space.items()})
+    study.optimize(objective, n_trials=n)
     return np.minimum.accumulate([trial.value for trial in study.trials])
 
-METHODS = dict(anneal=ours, dual_annealing=dual_annealing, hyperopt=hyperopt, random=partial(optuna, sampler='RandomSampler'),
-               tpe=partial(optuna, sampler='TPESampler'), gp=partial(ours, screen='gp'))
+METHODS = dict(anneal=ours, gp=partial(ours, screen='gp'), dual_annealing=dual_annealing, hyperopt=hyperopt,
+               random=partial(optuna, sampler='RandomSampler'), tpe=partial(optuna, sampler='TPESampler'))
 AWARE = 'anneal','gp' # know the budget: one run for each; the others' shorter runs are the beginning of the longest
 
 # ---- comparisons

@@ -60,7 +60,8 @@ def published(suite, name):
         n_runs = min(map(len, rows))
         file.parent.mkdir(parents=True, exist_ok=True)
         np.save(file, sign*np.array([row[:n_runs] for row in rows], dtype=float))
-    return Task(f'{suite}/{name}', {k: (bench.param_types[k]==str, len(v)) for k,v in space.items()}, np.load(file))
+    parameters = {k: (bench.param_types[k]==str, len(choices)) for k,choices in space.items()}
+    return Task(f'{suite}/{name}', parameters, np.load(file))
 
 def of_digits():
     "The tables of benchmarks/hpo_table.py"
@@ -71,7 +72,9 @@ def of_digits():
         yield Task(f'digits/{name}', parameters, curves[:,:,-1], curves)
 
 def tasks(suites):
-    for suite in suites: yield from of_digits() if suite=='digits' else (published(suite, name) for name in SUITES[suite])
+    for suite in suites:
+        if suite=='digits': yield from of_digits()
+        else: yield from (published(suite, name) for name in SUITES[suite])
 
 # ---- methods: the regret of what is reported after each number of trials
 
@@ -79,8 +82,10 @@ NAMES = [f'choice {i}' for i in range(50)] # of a category
 
 def suggest(trial, task):
     "Choices of a trial, by number"
-    return {name: NAMES.index(trial.suggest_categorical(name, NAMES[:n])) if is_category else trial.suggest_int(name, 0, n-1)
-            for name,(is_category,n) in task.parameters.items()}
+    def one(name, is_category, n):
+        if is_category: return NAMES.index(trial.suggest_categorical(name, NAMES[:n]))
+        return trial.suggest_int(name, 0, n-1)
+    return {name: one(name, *kind) for name,kind in task.parameters.items()}
 
 def choices_of(trial, task):
     return {name: NAMES.index(trial.params[name]) if is_category else trial.params[name]
@@ -175,18 +180,20 @@ def verdict(regrets):
 
 # ---- overhead
 
+def cheap(trial, n_dims):
+    numbers = [trial.suggest_float(f'x{i}', 0, 1) for i in range(n_dims-3)]
+    letters = [trial.suggest_categorical(f'c{i}', ['a','b','c']) for i in range(3)]
+    return sum((x-.3)**2 for x in numbers)+letters.count('a')
+
 def overhead(n=100, n_dims=9, n_rounds=3):
     "CPU time of a trial in ms, mean of `n` and of the last tenth; the least of interleaved runs"
     ours = partial(SimAnnealSampler, n_trials=n+10, repeat=0)
     samplers = dict(random=optuna.samplers.RandomSampler, tpe=optuna.samplers.TPESampler,
                     unscreened=partial(ours, screen=None), screened=ours)
-    def objective(trial):
-        numbers = [trial.suggest_float(f'x{i}', 0, 1) for i in range(n_dims-3)]
-        letters = [trial.suggest_categorical(f'c{i}', ['a','b','c']) for i in range(3)]
-        return sum((x-.3)**2 for x in numbers)+letters.count('a')
     def run(name, seed):
         study = optuna.create_study(sampler=samplers[name](seed=seed))
-        times = [seconds(partial(study.optimize, objective, n_trials=1))*1e3 for _ in range(n+10)]
+        one_trial = partial(study.optimize, partial(cheap, n_dims=n_dims), n_trials=1)
+        times = [seconds(one_trial)*1e3 for _ in range(n+10)]
         return np.mean(times[:n]),np.mean(times[n-10:])
     for name in samplers: run(name, 9)
     best = {name: np.min([run(name, seed) for seed in range(n_rounds)], 0) for name in samplers}

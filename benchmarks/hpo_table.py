@@ -12,7 +12,8 @@ from sklearn.datasets import load_digits,load_breast_cancer,load_diabetes
 from torch import nn
 from torch.nn import functional as F
 
-GRID = dict(lr=[1e-4,5e-4,2e-3,1e-2,5e-2,.2], wd=[0.,1e-3,1e-1], width=[4,16,64], act=['relu','tanh'], opt=['sgd','adam'])
+GRID = dict(lr=[1e-4,5e-4,2e-3,1e-2,5e-2,.2], wd=[0.,1e-3,1e-1], width=[4,16,64], act=['relu','tanh'],
+            opt=['sgd','adam'])
 CATEGORIES,EPOCHS,SEEDS = ('act','opt'),8,3
 BATCH = 32
 LARGEST = 10. # what is larger has diverged
@@ -27,7 +28,8 @@ class Problem:
         x,y,n = x[order],y[order],len(x)*2//3
         x = (x-x[:n].mean(0))/(x[:n].std(0)+1e-6)
         if self.is_regression: y = (y-y[:n].mean())/y[:n].std()
-        x,y = torch.tensor(x, dtype=torch.float32),torch.tensor(y, dtype=torch.float32 if self.is_regression else torch.long)
+        x = torch.tensor(x, dtype=torch.float32)
+        y = torch.tensor(y, dtype=torch.float32 if self.is_regression else torch.long)
         self.x,self.y = x[:n],y[:n]
         self.valid_x,self.valid_y = x[n:],y[n:]
 
