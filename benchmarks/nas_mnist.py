@@ -61,7 +61,8 @@ def trained(name, dls, make_net, lr, args):
     n_params = sum(p.numel() for p in model.parameters())
     print(f'{name:10} {n_params:,} parameters, {n_macs(model, dls.one_batch()[0]):,} multiplications, '
           f'{args.final*len(dls.train)} steps at lr {lr:.4f}: valid loss {loss:.4f}, test {acc:.3%} ({watch})')
-    for seed,(loss,acc) in scores.items(): print(f'{"":10} seed {seed}: valid loss {loss:.4f}, test {acc:.2%}', flush=True)
+    for seed,(loss,acc) in scores.items():
+        print(f'{"":10} seed {seed}: valid loss {loss:.4f}, test {acc:.2%}', flush=True)
     return np.array(list(scores.values()))
 
 def search(full, args, watch):
@@ -74,8 +75,9 @@ def search(full, args, watch):
         print(f'{trial.number:3} {trial.state[:5]} {trial.value:.4f} {"*" if trial.accepted else " "} '
               f'lr {trial.hps["lr"]:.4f} {trial.hps["net"]!r} {watch}', flush=True)
     net = Net((1,28,28), 10, widths=(8,128), max_params=args.params, max_macs=args.macs)
-    result = anneal_search(make_learner, {'net': net, 'lr': LogFloat(1e-3,2e-2)}, n_trials=args.trials, n_epoch=args.epochs,
-                           seed=args.seed, storage=args.storage, progress=False, callback=say)
+    space = {'net': net, 'lr': LogFloat(1e-3,2e-2)}
+    result = anneal_search(make_learner, space, n_trials=args.trials, n_epoch=args.epochs, seed=args.seed,
+                           storage=args.storage, progress=False, callback=say)
     print(f'{result}\nsearch {watch}', flush=True)
     best = result.finals(args.finalists, args.final, distinct='net', make_learner=on_all)
     print(f'{best}\nsearch and finals {watch}', flush=True)

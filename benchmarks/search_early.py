@@ -63,7 +63,8 @@ def counts(result):
     "Trials given up, and of these wrongly; acceptable trials; epochs saved; epochs in all"
     early,trials = result.early,result.trials
     saved = sum(N_EPOCH-trial.audit['epoch'] for trial in trials if trial.audit and trial.state=='complete')
-    return np.array([early['audited'], early['wrong'], sum(bool(trial.accepted) for trial in trials), saved, early['epochs']])
+    acceptable = sum(bool(trial.accepted) for trial in trials)
+    return np.array([early['audited'], early['wrong'], acceptable, saved, early['epochs']])
 
 def print_counts(name, given_up, wrong, acceptable, saved, epochs):
     print(f'{name:12} {given_up:4.0f} given up, wrongly {wrong/max(given_up,1):6.2%} of them, '

@@ -36,15 +36,20 @@ class Part(NamedTuple):
 PARTS = dict(linear=Part(linear, {**RATES, 'bs': Categorical(64,128,256,512, ordered=True)}, 3, 6, .92),
              mlp=Part(mlp, {**RATES, 'layers': Int(0,3), **WIDTHS, 'p': Float(0,.5)}, 4, 15, .984))
 
-def run(name, dls, args):
-    part,watch = PARTS[name],Stopwatch()
+def search(name, dls, args, watch):
+    part = PARTS[name]
     @wraps(part.net) # whose parameters it takes
     def make_learner(**hps): return TrainLearner(dls, part.net(**hps), metrics=accuracy)
     def say(result):
-        if len(result.trials)%10==0: print(f'{name} {len(result.trials)} trials, best {result.best_value:.4f}, {watch}', flush=True)
+        n = len(result.trials)
+        if n%10==0: print(f'{name} {n} trials, best {result.best_value:.4f}, {watch}', flush=True)
     storage = args.storage and f'{args.storage}/{name}.log'
-    result = anneal_search(make_learner, part.space, n_trials=args.trials, n_epoch=part.n_epoch, seed=args.seed,
-                           progress=False, callback=say, storage=storage)
+    return anneal_search(make_learner, part.space, n_trials=args.trials, n_epoch=part.n_epoch, seed=args.seed,
+                         progress=False, callback=say, storage=storage)
+
+def run(name, dls, args):
+    part,watch = PARTS[name],Stopwatch()
+    result = search(name, dls, args, watch)
     print(f'{name}: {result}\n{name}: early rejection {result.early}')
     print(f'{name}: search {watch}, {watch.cpu/120:.1f} minutes of two cores')
     reached = held_out_accuracy(result.best_learner(n_epoch=part.n_final))
