@@ -7,6 +7,7 @@ All in one process; the order within a pair alternates. Printed is the median of
 """
 from common import *
 import contextlib,gc,importlib.util,io,tempfile
+from typing import Callable,NamedTuple
 import torch
 from fastai.basics import *
 from fastai.callback.progress import ProgressCallback

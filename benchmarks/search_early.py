@@ -26,8 +26,8 @@ def loaders(x, y):
     return DataLoaders(DataLoader(train, bs=64, shuffle=True, drop_last=True), DataLoader(valid, bs=512))
 
 RATES = {'lr': LogFloat(1e-4,1), 'wd': LogFloat(1e-4,.3)}
-MLP_SPACE = {**RATES, 'width': LogInt(8,128), 'depth': Int(0,3), 'p': Float(0,.5)}
-CNN_SPACE = {**RATES, 'c1': LogInt(2,16), 'c2': LogInt(2,32), 'p': Float(0,.5)}
+MLP_SPACE = {**RATES, 'width': LogInt(8,128), 'depth': LinInt(0,3), 'p': LinFloat(0,.5)}
+CNN_SPACE = {**RATES, 'c1': LogInt(2,16), 'c2': LogInt(2,32), 'p': LinFloat(0,.5)}
 
 def mlp(n_in, n_out):
     def make(width, depth, p):

@@ -13,6 +13,7 @@ at the end. Interrupt it and start it again with the same `--storage`: it goes o
 """
 from common import *
 from functools import wraps
+from typing import Callable,NamedTuple
 import torch
 from fastai.basics import *
 from fastai_anneal.all import *
@@ -34,7 +35,7 @@ class Part(NamedTuple):
     bar: float # For the accuracy on the test set
 
 PARTS = dict(linear=Part(linear, {**RATES, 'bs': Categorical(64,128,256,512, ordered=True)}, 3, 6, .92),
-             mlp=Part(mlp, {**RATES, 'layers': Int(0,3), **WIDTHS, 'p': Float(0,.5)}, 4, 15, .984))
+             mlp=Part(mlp, {**RATES, 'layers': LinInt(0,3), **WIDTHS, 'p': LinFloat(0,.5)}, 4, 15, .984))
 
 def search(name, dls, args, watch):
     part = PARTS[name]

@@ -18,6 +18,7 @@ itself end above 1. Starts: the best lr / 30, itself, and times 10.
 """
 from common import *
 import contextlib
+from dataclasses import dataclass
 from fastai.vision.all import *
 from fastai_anneal.all import *
 from fastai_anneal.core.undo import Snapshot
