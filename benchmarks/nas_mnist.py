@@ -80,6 +80,7 @@ def search(full, args, watch):
                            storage=args.storage, progress=False, callback=say)
     print(f'{result}\nsearch {watch}', flush=True)
     best = result.finals(args.finalists, args.final, distinct='net', make_learner=on_all)
+    for trial in best.trials: print(f'finalist {trial.value:.4f} lr {trial.hps["lr"]:.4f} {trial.hps["net"]!r}')
     print(f'{best}\nsearch and finals {watch}', flush=True)
     return best.best
 
