@@ -65,6 +65,8 @@ def trained(name, dls, make_net, lr, args):
         print(f'{"":10} seed {seed}: valid loss {loss:.4f}, test {acc:.2%}', flush=True)
     return np.array(list(scores.values()))
 
+def describe(trial): return f'{trial.value:.4f} lr {trial.hps["lr"]:.4f} {trial.hps["net"]!r}'
+
 def search(full, args, watch):
     "The hyperparameters of the network found, its learning rate among them"
     dls = first_digits(full, args.digits)
@@ -72,15 +74,14 @@ def search(full, args, watch):
     def on_all(net): return TrainLearner(full, module_of(net), metrics=accuracy)
     def say(result):
         trial = result.trials[-1]
-        print(f'{trial.number:3} {trial.state[:5]} {trial.value:.4f} {"*" if trial.accepted else " "} '
-              f'lr {trial.hps["lr"]:.4f} {trial.hps["net"]!r} {watch}', flush=True)
+        print(f'{trial.number:3} {trial.state} {"*" if trial.accepted else " "} {describe(trial)} {watch}', flush=True)
     net = Net((1,28,28), 10, widths=(8,128), max_params=args.params, max_macs=args.macs)
     space = {'net': net, 'lr': LogFloat(1e-3,2e-2)}
     result = anneal_search(make_learner, space, n_trials=args.trials, n_epoch=args.epochs, seed=args.seed,
                            storage=args.storage, progress=False, callback=say)
     print(f'{result}\nsearch {watch}', flush=True)
     best = result.finals(args.finalists, args.final, distinct='net', make_learner=on_all)
-    for trial in best.trials: print(f'finalist {trial.value:.4f} lr {trial.hps["lr"]:.4f} {trial.hps["net"]!r}')
+    for trial in best.trials: print('finalist', describe(trial))
     print(f'{best}\nsearch and finals {watch}', flush=True)
     return best.best
 
