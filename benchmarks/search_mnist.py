@@ -65,6 +65,7 @@ def main():
     parser.add_argument('--part', choices=list(PARTS))
     parser.add_argument('--storage', help='folder for the files of the searches')
     args = start(parser)
+    if args.storage: Path(args.storage).mkdir(parents=True, exist_ok=True)
     dls = mnist_dls(args.data, bs=256, seed=1, device='cpu')
     for name in [args.part] if args.part else PARTS: run(name, dls, args)
 
