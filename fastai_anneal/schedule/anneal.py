@@ -5,17 +5,17 @@
 # %% auto #0
 __all__ = ['Anneal', 'check_horizon']
 
-# %% ../../nbs/schedule/anneal.ipynb #1de243b8
+# %% ../../nbs/schedule/anneal.ipynb #0af71987
 import math
 from fractions import Fraction
 
 from fastai.basics import *
 from ..core.hypers import attr_owner,get_hyper,per_group
-from .callback import (AttrTrack,Plan,Rate,Run,ScheduleCallback,Track,as_is,clipped,mixed,
-                                             n_train_batches)
+from .callback import (AttrTrack,Plan,Rate,Run,ScheduleCallback,Track,as_is,clip,mix,
+                                             train_batches)
 from .shapes import Clock,Shape,ShapeFn,check_by
 
-# %% ../../nbs/schedule/anneal.ipynb #63f3eb6f
+# %% ../../nbs/schedule/anneal.ipynb #9ea24aca
 _n_looked_at = 10_000 # Steps of a run that are looked at: at about 1 µs each, that is not noticed
 
 def _value_range(track):
@@ -38,7 +38,7 @@ def _check_values(track, n_steps):
 
 def _unclipped(track, step):
     "The values at `step`, but a negative share is not hidden by a floor"
-    if track.mix is clipped and (share := track.share(step))<0: return [base*share for base in track.base]
+    if track.mix is clip and (share := track.share(step))<0: return [base*share for base in track.base]
     return track.at(step)
 
 def _as_shape(o, name):
@@ -48,7 +48,7 @@ def _as_shape(o, name):
     if callable(o): return ShapeFn(o).absolute()
     raise ValueError(f"schedule of {name!r}: {o!r} is neither a shape, like ShapeCos(), nor a function of the position")
 
-# %% ../../nbs/schedule/anneal.ipynb #47ee3653
+# %% ../../nbs/schedule/anneal.ipynb #9fa1d69e
 def _auto_warmup(opt):
     "Iterations of warmup for the average of squared gradients of `opt`; `None` if it has none"
     beta2 = opt.hypers[0].get('sqr_mom', 0)
@@ -58,7 +58,7 @@ _adam_warmup = 200 # What `_auto_warmup` is for fastai's `Adam`, with `sqr_mom=.
 
 class Anneal(ScheduleCallback):
     "Follow `scheds`, a shape for each hyperparameter of the optimizer or attribute path"
-    mix = staticmethod(mixed)
+    mix = staticmethod(mix)
     def __init__(self,
         scheds:dict, # `{'lr': ShapeCos(), 'wd': ..., 'mom': ..., 'model.drop.p': ...}`
         by:str='batch' # Move at each `'batch'`, or only between epochs: `'epoch'`
@@ -76,7 +76,7 @@ class Anneal(ScheduleCallback):
         return None
 
     def prepare(self, learn):
-        run,rate = Run(learn.n_epoch, n_train_batches(learn)),Rate()
+        run,rate = Run(learn.n_epoch, train_batches(learn)),Rate()
         horizon = run
         if self._resume is not None: horizon,rate = _resumed(*self._resume, run)
         clock = Clock(*horizon, self.by, _auto_warmup(learn.opt))

@@ -44,7 +44,7 @@ def set_trained_state(
             learn.opt.set_hyper(name, [hyper[name] for hyper in state['hypers']])
     if state['scaler']: learn.scaler.load_state_dict(state['scaler'])
 
-# %% ../../nbs/schedule/state.ipynb #02d0890f
+# %% ../../nbs/schedule/state.ipynb #6efaff1b
 _simple = numbers.Number,str,bytes,type(None)
 
 def _is_data(o):
@@ -85,7 +85,6 @@ def _set_data(o, data):
     for name,inner in data.metrics.items():
         if isinstance(getattr(o, name, None), Metric): _set_data(getattr(o, name), inner)
 
-# %% ../../nbs/schedule/state.ipynb #e42256db
 class CallbackState(NamedTuple):
     "What a callback holds in the middle of a fit"
     name:str # of its class

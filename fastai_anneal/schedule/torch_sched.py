@@ -5,17 +5,17 @@
 # %% auto #0
 __all__ = ['TorchSched']
 
-# %% ../../nbs/schedule/torch_sched.ipynb #eca210fd
+# %% ../../nbs/schedule/torch_sched.ipynb #e9efa652
 import numbers
 
 from fastai.basics import *
 from torch.optim.lr_scheduler import ChainedScheduler,ReduceLROnPlateau
 from ..core.callbacks import is_validating
 from ..core.monitor import check_monitor,monitor_value
-from .callback import Plan,Run,ScheduleCallback,Track,n_train_batches
+from .callback import Plan,Run,ScheduleCallback,Track,train_batches
 from .shapes import check_by
 
-# %% ../../nbs/schedule/torch_sched.ipynb #b45d7a8f
+# %% ../../nbs/schedule/torch_sched.ipynb #354cd54a
 _left_by_schedulers = 'initial_lr','max_lr','min_lr','base_momentum','max_momentum'
 
 def _torch_group(hyper):
@@ -48,7 +48,6 @@ class _Shadow(torch.optim.Optimizer):
 
 def _is_number(o): return isinstance(o, (numbers.Real,Tensor)) and not isinstance(o, bool)
 
-# %% ../../nbs/schedule/torch_sched.ipynb #af3f9e75
 def _build(make, opt):
     "The scheduler that `make`, a partial with partials in it or any function, makes for `opt`"
     if not isinstance(make, partial): return make(opt)
@@ -80,7 +79,7 @@ class _TorchPlan(Plan):
     def set(self, learn):
         for track in self.tracks: track.set(learn, self.shadow.read(track.name))
 
-# %% ../../nbs/schedule/torch_sched.ipynb #944048be
+# %% ../../nbs/schedule/torch_sched.ipynb #21b9f909
 class TorchSched(ScheduleCallback):
     "Follow a scheduler of `torch.optim.lr_scheduler`, on any fastai optimizer"
     def __init__(self,
@@ -103,7 +102,7 @@ class TorchSched(ScheduleCallback):
 
     def prepare(self, learn):
         if self.monitor is not None: check_monitor(learn, self.monitor)
-        plan = _TorchPlan(Run(learn.n_epoch, n_train_batches(learn)), self.by, self.sched, learn.opt)
+        plan = _TorchPlan(Run(learn.n_epoch, train_batches(learn)), self.by, self.sched, learn.opt)
         if getattr(plan.scheduler, 'optimizer', plan.shadow) is not plan.shadow:
             raise ValueError(f"{self.sched!r} makes a scheduler for an optimizer of its own: "
                              "it has to be for the one it is given")

@@ -7,7 +7,7 @@ from fastai.callback.progress import ProgressCallback
 from helpers import *
 from fastai_anneal.core import ranks
 from fastai_anneal.schedule import checkpoint
-from fastai_anneal.schedule.callback import n_train_batches
+from fastai_anneal.schedule.callback import train_batches
 from fastai_anneal.schedule.checkpoint import Checkpoint
 from fastai_anneal.schedule.family import CosineAnneal
 
@@ -70,6 +70,6 @@ def test_iterations_of_a_loader_that_will_be_shared_out(tmp_path, monkeypatch):
     class DistributedTrainer(Callback): pass
     learn = learner(tmp_path)
     learn.add_cb(DistributedTrainer())
-    assert n_train_batches(learn)==16
+    assert train_batches(learn)==16
     monkeypatch.setenv('WORLD_SIZE', '3')
-    assert n_train_batches(learn)==6
+    assert train_batches(learn)==6
