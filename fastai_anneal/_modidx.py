@@ -686,6 +686,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                         'fastai_anneal.lr.judge._joined': ('lr/judge.html#_joined', 'fastai_anneal/lr/judge.py'),
                                         'fastai_anneal.lr.judge._unreduced': ('lr/judge.html#_unreduced', 'fastai_anneal/lr/judge.py'),
                                         'fastai_anneal.lr.judge.floats': ('lr/judge.html#floats', 'fastai_anneal/lr/judge.py'),
+                                        'fastai_anneal.lr.judge.has_collapsed': ( 'lr/judge.html#has_collapsed',
+                                                                                  'fastai_anneal/lr/judge.py'),
                                         'fastai_anneal.lr.judge.item_losses': ('lr/judge.html#item_losses', 'fastai_anneal/lr/judge.py'),
                                         'fastai_anneal.lr.judge.nbytes': ('lr/judge.html#nbytes', 'fastai_anneal/lr/judge.py'),
                                         'fastai_anneal.lr.judge.paired_change': ( 'lr/judge.html#paired_change',
