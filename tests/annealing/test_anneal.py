@@ -2,11 +2,19 @@
 import json,math,pickle
 import numpy as np,pytest
 from hypothesis import given,settings,strategies as st
-from fastai_anneal.anneal import *
+from fastai_anneal.annealing.accept import *
+from fastai_anneal.annealing.anneal import *
+from fastai_anneal.annealing.annealer import *
+from fastai_anneal.annealing.gp import *
+from fastai_anneal.annealing.moves import *
+from fastai_anneal.annealing.space import *
+from fastai_anneal.annealing.surrogate import *
+from fastai_anneal.annealing.walk import *
+from fastai_anneal.schedule.shapes import *
 
-DIMS = [Float(-3,5), LogFloat(1e-5,10), Int(-2,7), LogInt(1,1000), Categorical('a','b','c'), Categorical(1,2,3,ordered=True), Bool()]
-NESTED = {'opt': Categorical({'sgd': {'mom': Float(0,.99)}, 'adam': {'beta': Float(.9,.999), 'w': {'x': Int(1,3)}}}), 'lr': LogFloat(1e-4,1), 'v': Vector((2,3)), 'k': 5}
-MIXED = {'lr': LogFloat(1e-5,1), 'layers': Int(1,5), 'act': Categorical('relu','gelu','tanh'), 'bn': Bool()}
+DIMS = [LinFloat(-3,5), LogFloat(1e-5,10), LinInt(-2,7), LogInt(1,1000), Categorical('a','b','c'), Categorical(1,2,3,ordered=True), Bool()]
+NESTED = {'opt': Categorical({'sgd': {'mom': LinFloat(0,.99)}, 'adam': {'beta': LinFloat(.9,.999), 'w': {'x': LinInt(1,3)}}}), 'lr': LogFloat(1e-4,1), 'v': Vector((2,3)), 'k': 5}
+MIXED = {'lr': LogFloat(1e-5,1), 'layers': LinInt(1,5), 'act': Categorical('relu','gelu','tanh'), 'bn': Bool()}
 def obj(p): return (math.log10(p['lr'])+2.5)**2+(p['layers']-3)**2/4+dict(relu=.2,gelu=0.,tanh=.5)[p['act']]+.1*p['bn']
 class Tour:
     def __init__(self, order): self.order = list(order)
@@ -33,19 +41,19 @@ def test_dim(d):
     assert pickle.loads(pickle.dumps(d))==d
 
 @pytest.mark.parametrize('f,msg', [
-    (lambda: Float(1,1), 'has to be below'), (lambda: LogFloat(-1,1), 'above 0'), (lambda: LogInt(0,5), 'above 0'), (lambda: Int(1.,2), 'whole'), (lambda: Float('a',1), 'finite'),
-    (lambda: Float(0,math.inf), 'finite'), (lambda: Categorical(), 'two'), (lambda: Categorical(1,1), 'twice'), (lambda: Vector(0), 'shape'), (lambda: Space({'a': Float}), 'not a space'),
-    (lambda: Space({1: Float(0,1)}), 'named by strings'), (lambda: Annealer(Float(0,1), 0), 'n_iter=0'), (lambda: Annealer(Float(0,1), 5, energy='x'), "energy='x'"),
-    (lambda: Annealer(Float(0,1), 5, start=3.), 'not in'), (lambda: Annealer(Float(0,1), 5, screen='rf'), "screen='rf'"), (lambda: Annealer(Float(0,1), 5).tell(1), 'call `ask`'),
+    (lambda: LinFloat(1,1), 'has to be below'), (lambda: LogFloat(-1,1), 'above 0'), (lambda: LogInt(0,5), 'above 0'), (lambda: LinInt(1.,2), 'whole'), (lambda: LinFloat('a',1), 'finite'),
+    (lambda: LinFloat(0,math.inf), 'finite'), (lambda: Categorical(), 'two'), (lambda: Categorical(1,1), 'twice'), (lambda: Vector(0), 'shape'), (lambda: Space({'a': LinFloat}), 'not a space'),
+    (lambda: Space({1: LinFloat(0,1)}), 'named by strings'), (lambda: Annealer(LinFloat(0,1), 0), 'n_iter=0'), (lambda: Annealer(LinFloat(0,1), 5, energy='x'), "energy='x'"),
+    (lambda: Annealer(LinFloat(0,1), 5, start=3.), 'not in'), (lambda: Annealer(LinFloat(0,1), 5, screen='rf'), "screen='rf'"), (lambda: Annealer(LinFloat(0,1), 5).tell(1), 'call `ask`'),
     (lambda: Geometric(1,2), 'hotter'), (lambda: Geometric(1,factor=2,n=5), 'factor=2'), (lambda: Geometric(1,factor=.9), 'give `n`'), (lambda: Tsallis(3), 'between 1 and 3'), (lambda: PowSpace(1,0,0), 'factor=0'),
-    (lambda: Annealer(Float(0,1), 5, n_chains=0), 'n_chains=0'), (lambda: Annealer(Float(0,1), 5, ladder=.5), 'ladder=0.5'), (lambda: Annealer(Float(0,1), 5, reeval=1), 'reeval=1'),
-    (lambda: Annealer(Float(0,1), 5, moves='some'), "'bowl'"), (lambda: Annealer(Float(0,1), 5, moves=()), "'bowl'"), (lambda: Gaussian('wrap'), "bounds='wrap'"), (lambda: Annealer(Float(0,1), 2.5), 'n_iter=2.5'),
-    (lambda: Space([Float(0,1)]), 'is not a space'), (lambda: Space({'a': Float(0,1), 'k': Categorical({'x': {'a': Int(0,3)}, 'y': {}})}), "two parameters 'a'"),
+    (lambda: Annealer(LinFloat(0,1), 5, n_chains=0), 'n_chains=0'), (lambda: Annealer(LinFloat(0,1), 5, ladder=.5), 'ladder=0.5'), (lambda: Annealer(LinFloat(0,1), 5, repeat=1), 'repeat=1'),
+    (lambda: Annealer(LinFloat(0,1), 5, moves='some'), "'bowl'"), (lambda: Annealer(LinFloat(0,1), 5, moves=()), "'bowl'"), (lambda: Gaussian('wrap'), "bounds='wrap'"), (lambda: Annealer(LinFloat(0,1), 2.5), 'n_iter=2.5'),
+    (lambda: Space([LinFloat(0,1)]), 'is not a space'), (lambda: Space({'a': LinFloat(0,1), 'k': Categorical({'x': {'a': LinInt(0,3)}, 'y': {}})}), "two parameters 'a'"),
     (lambda: Space({'a': Categorical(math.sin, math.cos)}).to_json(), 'give the choices names'), (lambda: Space.from_json('{"type": "Foo"}'), 'Foo'), (lambda: Space.from_json('x'), 'not the JSON'),
-    (lambda: anneal(lambda p: None, Float(0,1), 5), 'not None'), (lambda: anneal(lambda p: (1,2,3), Float(0,1), 5), 'standard error'), (lambda: anneal(lambda p: (1,-1), Float(0,1), 5), 'se=-1'),
-    (lambda: Annealer(Float(0,1), 5, width=.2), 'width=0.2'), (lambda: Annealer(Float(0,1), 5, p0=2), 'p0=2'), (lambda: Annealer(Float(0,1), 5, reheat=-1), 'reheat=-1'), (lambda: Annealer(Float(0,1), 5, n_init=0), 'n_init=0'),
-    (lambda: Annealer(Float(0,1), 5, schedule=3), 'schedule=3'), (lambda: Annealer(Float(0,1), 5, accept=.1), 'accept=0.1'), (lambda: Annealer(Float(0,1), 5, n_screen=0), 'n_screen=0'),
-    (lambda: Annealer(Float(0,1), 5).load_state_dict({}), 'no state'), (lambda: Annealer(MIXED, 5).load_state_dict(tells(Annealer(Float(0,1), 5), lambda p: p, 2).state_dict()), '1 coordinates'),
+    (lambda: anneal(lambda p: None, LinFloat(0,1), 5), 'not None'), (lambda: anneal(lambda p: (1,2,3), LinFloat(0,1), 5), 'standard error'), (lambda: anneal(lambda p: (1,-1), LinFloat(0,1), 5), 'se=-1'),
+    (lambda: Annealer(LinFloat(0,1), 5, width=.2), 'width=0.2'), (lambda: Annealer(LinFloat(0,1), 5, p0=2), 'p0=2'), (lambda: Annealer(LinFloat(0,1), 5, reheat=-1), 'reheat=-1'), (lambda: Annealer(LinFloat(0,1), 5, n_init=0), 'n_init=0'),
+    (lambda: Annealer(LinFloat(0,1), 5, schedule=3), 'schedule=3'), (lambda: Annealer(LinFloat(0,1), 5, accept=.1), 'accept=0.1'), (lambda: Annealer(LinFloat(0,1), 5, n_screen=0), 'n_screen=0'),
+    (lambda: Annealer(LinFloat(0,1), 5).load_state_dict({}), 'no state'), (lambda: Annealer(MIXED, 5).load_state_dict(tells(Annealer(LinFloat(0,1), 5), lambda p: p, 2).state_dict()), '1 coordinates'),
     (lambda: Reheat(3), 'not a temperature'), (lambda: Reheat(Geometric(1,.1), n=0), 'n=0'), (lambda: ShapeT(3), 'not a shape'), (lambda: Annealer(Tour(range(4)), 5, screen='gp'), 'space of dimensions')])
 def test_bad_input(f, msg):
     with pytest.raises(ValueError, match=msg): f()
@@ -67,7 +75,7 @@ def test_reflect(us):
     np.testing.assert_allclose(reflect(-np.array(us)), r, atol=1e-12); np.testing.assert_allclose(reflect(np.array(us)+2), r, atol=1e-9)
 
 @pytest.mark.parametrize('propose', [Gaussian(), Cauchy(), Tsallis(2.6)], ids=repr)
-@pytest.mark.parametrize('space', [Int(0,5), LogInt(1,6), Categorical(*range(6)), Categorical(*range(6), ordered=True)], ids=repr)
+@pytest.mark.parametrize('space', [LinInt(0,5), LogInt(1,6), Categorical(*range(6)), Categorical(*range(6), ordered=True)], ids=repr)
 def test_boltzmann(propose, space):
     from scipy.stats import chisquare
     E = [0.,1.,.3,2.,.5,.1]; off = 1 if isinstance(space, LogInt) else 0
@@ -80,7 +88,7 @@ def test_boltzmann(propose, space):
 def test_a_wrong_rule_is_noticed():
     from scipy.stats import chisquare
     E = np.array([0.,1.,.3,2.,.5,.1]); w = np.exp(-E/.7)
-    vs = metropolis_walk(lambda v: E[v], Int(0,5), .7, 24000, width=.4, accept=lambda de,t,se: 1. if de<=0 else math.exp(-de/t)**1.5, seed=1)[::20]
+    vs = metropolis_walk(lambda v: E[v], LinInt(0,5), .7, 24000, width=.4, accept=lambda de,t,se: 1. if de<=0 else math.exp(-de/t)**1.5, seed=1)[::20]
     assert chisquare(np.bincount(vs, minlength=6), w/w.sum()*len(vs)).pvalue<1e-4
 
 def test_penalty_corrects_noise():
@@ -97,17 +105,17 @@ def test_penalty_corrects_noise():
         return abs(c/c.sum()-w).max()
     assert err(penalty)<.02 and err(metropolis)>.03
 
-@pytest.mark.parametrize('kw', [{}, dict(energy='raw'), dict(schedule=AdaptiveT(1.), energy='raw'), dict(propose=Cauchy()), dict(moves='all', adapt=False, reheat=0), dict(schedule=Reheat(Geometric(.1,.001))), dict(n_chains=3, energy='raw'), dict(n_chains=4), dict(reeval=.2)], ids=str)
+@pytest.mark.parametrize('kw', [{}, dict(energy='raw'), dict(schedule=AdaptiveT(1.), energy='raw'), dict(propose=Cauchy()), dict(moves='all', adapt=False, reheat=0), dict(schedule=Reheat(Geometric(.1,.001))), dict(n_chains=3, energy='raw'), dict(n_chains=4), dict(repeat=.2)], ids=str)
 @pytest.mark.parametrize('f', [obj, lambda p: math.nan, lambda p: math.inf, lambda p: -math.inf, lambda p: 1., lambda p: math.nan if p['bn'] else obj(p)])
 def test_any_objective(f, kw):
     a = anneal(f, MIXED, 40, seed=0, **kw)
     h = a.history
     assert len(h)==40 and not h.accepted[~(h.energy<math.inf)].any()
     assert (a.best is None)==(not (h.energy<math.inf).any())
-    if a.best is not None and 'reeval' not in kw: assert a.best_energy==h.energy.min()
+    if a.best is not None and 'repeat' not in kw: assert a.best_energy==h.energy.min()
     for p in h.to_dict('records'): Space(MIXED).check({k:p[k] for k in MIXED})
 
-@pytest.mark.parametrize('kw', [{}, dict(energy='raw'), dict(schedule=AdaptiveT()), dict(screen='gp'), dict(n_chains=3), dict(n_chains=2, screen='gp'), dict(reeval=.3), dict(moves='all', adapt=False)], ids=str)
+@pytest.mark.parametrize('kw', [{}, dict(energy='raw'), dict(schedule=AdaptiveT()), dict(screen='gp'), dict(n_chains=3), dict(n_chains=2, screen='gp'), dict(repeat=.3), dict(moves='all', adapt=False)], ids=str)
 def test_continues_bit_for_bit(kw):
     n = 25 if kw.get('screen') else 80
     a,b = tells(Annealer(MIXED, n, seed=3, **kw), obj, n),tells(Annealer(MIXED, n, seed=3, **kw), obj, n//2)
@@ -127,7 +135,7 @@ def test_finds_on_functions_not_in_the_benchmark():
     styb = lambda v: sum(x**4-16*x**2+5*x for x in v.values())/2
     levy = lambda v: sum((x-1)**2*(1+10*math.sin(math.pi*x+1)**2) for x in v.values())
     for f,r,d in ((styb,5.,4),(levy,10.,4)):
-        sp = {f'x{i}': Float(-r,r) for i in range(d)}
+        sp = {f'x{i}': LinFloat(-r,r) for i in range(d)}
         ours = np.median([anneal(f, sp, 200, seed=s).best_energy for s in range(9)])
         rng = np.random.default_rng(0); rand = np.median([min(f(Space(sp).value(rng.random(d))) for _ in range(200)) for _ in range(9)])
         assert ours<rand
@@ -137,7 +145,7 @@ def boltzmann(E, T): w = np.exp(-np.asarray(E)/T); return w/w.sum()
 def exchanged(swap):
     from scipy.stats import chisquare
     E,Ts = [0.,3.,1.5,3.,.2],[.4,1.,3.]
-    ws = tempered_walk(lambda v: E[v], Int(0,4), Ts, 30000, width=.2, swap=swap, seed=0)
+    ws = tempered_walk(lambda v: E[v], LinInt(0,4), Ts, 30000, width=.2, swap=swap, seed=0)
     return [chisquare(np.bincount(w[::20], minlength=5), boltzmann(E, T)*len(w[::20])).pvalue for w,T in zip(ws, Ts)]
 
 def test_exchange_keeps_every_temperature_in_balance():
@@ -147,7 +155,7 @@ def test_exchange_keeps_every_temperature_in_balance():
 def test_exchange_carries_the_cold_walk_over_a_barrier():
     E = [0.]+[8.]*5+[0.] # two holes, which at temperature .5 a walk of single steps alone never leaves
     prop = lambda sp,u,rng,w: np.array([(min(max(int(u[0]*7)+rng.integers(0,2)*2-1, 0), 6)+.5)/7])
-    crossings = lambda Ts: int((np.abs(np.diff([v for v in tempered_walk(lambda v: E[v], Int(0,6), Ts, 6000, prop, seed=0)[0] if E[v]==0]))>0).sum())
+    crossings = lambda Ts: int((np.abs(np.diff([v for v in tempered_walk(lambda v: E[v], LinInt(0,6), Ts, 6000, prop, seed=0)[0] if E[v]==0]))>0).sum())
     assert crossings([.5])==0 and crossings([.5,1.5,4.,12.])>20
 
 def test_swap_prob():
@@ -162,12 +170,12 @@ def test_chains():
     assert t[5,1]/t[5,0]==pytest.approx(2, rel=.1)
 
 def test_no_point_of_a_discrete_space_twice():
-    sp = {'a': Int(1,4), 'b': Categorical('x','y','z')}
+    sp = {'a': LinInt(1,4), 'b': Categorical('x','y','z')}
     for kw in ({}, dict(screen='gp'), dict(n_chains=2), dict(energy='raw')):
         h = anneal(lambda p: abs(p['a']-3)+(p['b']!='y'), sp, 12, seed=0, **kw).history
         assert len(h[['a','b']].drop_duplicates())==12
     assert len(anneal(lambda p: p['a'], sp, 20, seed=0).history)==20 # more evaluations than points is no trouble
-    cond = {'opt': Categorical({'sgd': {'nesterov': Bool()}, 'adam': {}}), 'n': Int(1,2)}
+    cond = {'opt': Categorical({'sgd': {'nesterov': Bool()}, 'adam': {}}), 'n': LinInt(1,2)}
     h = anneal(lambda p: p['n'], cond, 6, seed=0).history
     assert len(h[['opt','nesterov','n']].astype(str).drop_duplicates())==6
 
@@ -176,17 +184,17 @@ def noisy(f, sd, seed, give_se):
     def g(p): e = f(p)+rng.normal(0, sd); return (e,sd) if give_se else e
     return g
 
-def test_reevaluation():
+def test_repeatuation():
     a = anneal(noisy(obj, .3, 0, True), MIXED, 50, seed=0); h = a.history # a standard error turns it on
     assert (h.move[:40]!='repeat').all() and (h.move[40:]=='repeat').all() and h.of[:40].isna().all() and not h.accepted[40:].any()
     for i,k in h.of[40:].items(): assert MIXED.keys()==a.best.keys() and h.lr[i]==h.lr[k] and k<40
     assert anneal(obj, MIXED, 50, seed=0).history.of.isna().all()
-    assert (anneal(noisy(obj, .3, 0, True), MIXED, 50, seed=0, reeval=0).history.move!='repeat').all()
+    assert (anneal(noisy(obj, .3, 0, True), MIXED, 50, seed=0, repeat=0).history.move!='repeat').all()
 
-def test_reevaluation_finds_better_and_knows_how_good():
+def test_repeatuation_finds_better_and_knows_how_good():
     true,said = {},{}
     for share in (0.,.3):
-        rs = [anneal(noisy(obj, .3, s, False), MIXED, 100, seed=s, reeval=share) for s in range(30)]
+        rs = [anneal(noisy(obj, .3, s, False), MIXED, 100, seed=s, repeat=share) for s in range(30)]
         true[share],said[share] = np.mean([obj(r.best) for r in rs]),np.mean([r.best_energy-obj(r.best) for r in rs])
     assert true[.3]<true[0.] and said[0.]<-.5 and abs(said[.3])<.2 # without, the winner is a lucky draw
 
@@ -197,7 +205,7 @@ def test_posterior():
 def test_standard_errors_make_it_careful():
     up = {}
     for se in (0.,.5):
-        a = anneal(lambda p: (obj(p),se), MIXED, 300, seed=0, reeval=0, schedule=Geometric(.3,.2)); h = a.history[a.n_init:]
+        a = anneal(lambda p: (obj(p),se), MIXED, 300, seed=0, repeat=0, schedule=Geometric(.3,.2)); h = a.history[a.n_init:]
         up[se] = h.p[h.p<1].mean()
     assert up[.5]<.8*up[0.]
 
@@ -209,11 +217,11 @@ def test_acceptance_by_temperature():
 
 def test_clipping_is_offered_and_is_not_symmetric():
     from scipy.stats import chisquare
-    s,rng = Space(Float(0,1)),np.random.default_rng(0)
+    s,rng = Space(LinFloat(0,1)),np.random.default_rng(0)
     us = np.array([Gaussian('clip')(s, np.array([.05]), rng, .2)[0] for _ in range(1000)])
     assert .2<(us==0).mean()<.6 and us.max()<=1
     E = np.zeros(6)
-    vs = metropolis_walk(lambda v: 0., Int(0,5), .7, 24000, Gaussian('clip'), .35, seed=1)[::20]
+    vs = metropolis_walk(lambda v: 0., LinInt(0,5), .7, 24000, Gaussian('clip'), .35, seed=1)[::20]
     assert chisquare(np.bincount(vs, minlength=6)).pvalue<1e-4
 
 def test_bowl():
@@ -221,7 +229,7 @@ def test_bowl():
     for n in (1,2,5):
         Q = np.linalg.qr(rng.standard_normal((n,n)))[0]; H = Q@np.diag(10.**np.linspace(0,2,n))@Q.T; c = rng.uniform(.3,.7,n)
         us = c+rng.normal(0,.1,(3*(n+1)*(n+2),n)); es = np.einsum('ij,jk,ik->i', us-c, H, us-c); ix = es.argsort()
-        sp = Space({f'x{i}': Float(0,1) for i in range(n)})
+        sp = Space({f'x{i}': LinFloat(0,1) for i in range(n)})
         o,s,V,h,g = fit_bowl(sp, us[ix], es[ix])
         np.testing.assert_allclose(o-s*(V@(g/h)), c, atol=1e-4)
         assert abs(move_bowl(sp, (o,s,V,h,g), rng)-c).max()<.05
