@@ -14,13 +14,13 @@ from .moves import MoveMix,bowl_size,fit_bowl,move_all,move_bowl,move_one
 from .surrogate import Surrogate
 from .walk import Plan,Walk,is_finite
 
-# %% ../../nbs/annealing/proposals.ipynb #82c6dab8
+# %% ../../nbs/annealing/proposals.ipynb #41d98364
 _MAX_BOWL = 20 # coordinates; a bowl of more has too many numbers to find
 _GOOD = .05 # share of the points that count as good, and what a step to one of them is worth
 _LAST_PART = .85 # of the walk is over when it returns to the very best
 _PLAIN_SHARE = .15 # of the steps that the surrogate does not choose
 _N_BEST = 40 # of the best points have a say in where the surrogate looks
-_N_TRIES = 9 # to find a neighbour that has not been evaluated, then points anywhere
+_N_TRIES,_N_ANYWHERE = 9,100 # to find a neighbour that has not been evaluated, and then a point anywhere
 
 class OwnState:
     "A state with a method `propose`, in the place of a space"
@@ -78,7 +78,7 @@ class Proposer:
     def next(self, chain)->tuple: # Its coordinates, and the kind of proposal
         "The next point of `chain`"
         if len(self.points)%8==0 and self.reheat and self.space.n: self._reheat()
-        for n_tried in range(30):
+        for n_tried in range(_N_TRIES+_N_ANYWHERE):
             u = self.position(chain)
             if u is None or n_tried>=_N_TRIES: u,move = self.space.stratified(self.rng, 1)[0],'init'
             else: u,move = self._neighbour(u, chain)
