@@ -294,6 +294,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                                  'fastai_anneal/annealing/annealer.py'),
                                                   'fastai_anneal.annealing.annealer.Annealer.plot': ( 'annealing/annealer.html#annealer.plot',
                                                                                                       'fastai_anneal/annealing/annealer.py'),
+                                                  'fastai_anneal.annealing.annealer.Annealer.points': ( 'annealing/annealer.html#annealer.points',
+                                                                                                        'fastai_anneal/annealing/annealer.py'),
                                                   'fastai_anneal.annealing.annealer.Annealer.state_dict': ( 'annealing/annealer.html#annealer.state_dict',
                                                                                                             'fastai_anneal/annealing/annealer.py'),
                                                   'fastai_anneal.annealing.annealer.Annealer.tell': ( 'annealing/annealer.html#annealer.tell',
