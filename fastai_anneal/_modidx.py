@@ -2403,6 +2403,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                        'fastai_anneal/search/sampler.py'),
                                               'fastai_anneal.search.sampler.SimAnnealSampler.after_trial': ( 'search/sampler.html#simannealsampler.after_trial',
                                                                                                              'fastai_anneal/search/sampler.py'),
+                                              'fastai_anneal.search.sampler.SimAnnealSampler.before_trial': ( 'search/sampler.html#simannealsampler.before_trial',
+                                                                                                              'fastai_anneal/search/sampler.py'),
                                               'fastai_anneal.search.sampler.SimAnnealSampler.history': ( 'search/sampler.html#simannealsampler.history',
                                                                                                          'fastai_anneal/search/sampler.py'),
                                               'fastai_anneal.search.sampler.SimAnnealSampler.infer_relative_search_space': ( 'search/sampler.html#simannealsampler.infer_relative_search_space',

@@ -188,14 +188,14 @@ def _between(space, points, rng, widths, best):
     taken = np.where(rng.random((m,n))<.5, a, points)
     return np.where(space.is_cat, taken, reflect(points+(a-b)*along+beside))
 
-# %% ../../nbs/annealing/moves.ipynb #bc90106e
+# %% ../../nbs/annealing/moves.ipynb #d9bdf541
 _KEEP = .97 # of a score, at each evaluation: it remembers about the last thirty
 _LEAST = .05 # share of the steps that every kind has at least
 _WIDER,_NARROWER = 1.97,.8 # the reach after a success and without; it stays where one of four steps succeeds
 
-def adapted(reach, success, wider=_WIDER, narrower=_NARROWER):
+def adapted(reach, success):
     "How far to go after a success or a failure"
-    return min(4., max(1e-4, reach*(wider if success else narrower)))
+    return min(4., max(1e-4, reach*(_WIDER if success else _NARROWER)))
 
 class MoveMix:
     "Chooses among kinds of moves: those with success more often; and learns how far each should go"

@@ -51,7 +51,7 @@ class Plan:
         if self.n_steps and number<self.n_steps: return number>=self.n_walk
         return number>=_FIRST_REPEAT and number%round(1/self.repeat)==0
 
-# %% ../../nbs/annealing/walk.ipynb #fc7a315a
+# %% ../../nbs/annealing/walk.ipynb #4b341e88
 @dataclass
 class Step:
     "One evaluation: what was decided when it was proposed, and what came of it"
@@ -80,10 +80,6 @@ class Chain:
     scale:float=1. # By what success has changed its step width
     n:int=0 # Steps begun
     running:int=0 # Of them those without an energy yet
-
-# Of the step width after a success and without. It stays where one of five steps succeeds; the faster pace of the moves
-# of `Annealer` cost half of the regret on benchmarks/hpo.py, where a walk without surrogate has but fifty steps
-_SCALE = 1.4,.92
 
 def is_finite(key): return key is not None and math.isfinite(key[1])
 
@@ -126,7 +122,7 @@ class Walk:
             step.p = self.probability(step)
             step.accepted = step.p>step.draw
             if step.kind=='walk' and step.key and chain.current is not None:
-                chain.scale = adapted(chain.scale, step.key<self.keys[chain.current], *_SCALE)
+                chain.scale = adapted(chain.scale, step.key<self.keys[chain.current])
         if step.key: self._enter(step)
         if step.accepted: chain.current = step.number
         self.steps[step.number] = step

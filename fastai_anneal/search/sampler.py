@@ -22,7 +22,7 @@ from ..annealing.walk import Plan,Step,incumbent,pooled_variance
 from ..schedule.shapes import ShapeExp
 from .history import ATTR,History,is_maximized,latest_dists,records
 
-# %% ../../nbs/search/sampler.ipynb #3eb5ef51
+# %% ../../nbs/search/sampler.ipynb #7e810137
 _N_INIT = 8 # trials to begin with; of a small budget a quarter
 _N_BEST = 40 # of the best trials have a say in where to look
 _N_TRIES = 50 # to find a neighbour that is not taken
@@ -68,6 +68,11 @@ class SimAnnealSampler(BaseSampler):
 
     def reseed_rng(self):
         "Nothing to do: workers draw by the number of the trial, so no two draw the same"
+
+    def before_trial(self, study, trial):
+        "Decide at once where there are no parameters that would ask for it, as of states"
+        space = self.infer_relative_search_space(study, trial)
+        if not space: self.sample_relative(study, trial, space)
 
     def after_trial(self, study, trial, state, values):
         if self.constraints_func is None: return
