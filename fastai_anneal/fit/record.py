@@ -88,37 +88,20 @@ class Record:
         ax.set(ylabel=key)
         if isinstance(space, (LogFloat,LogInt)): ax.set_yscale('log')
 
-# %% ../../nbs/fit/record.ipynb #193fea98
+# %% ../../nbs/fit/record.ipynb #8e6f613b
 class HasRecord:
     "What a callback tells about the fit that is in its `record`"
-    @property
-    def values(self):
-        "What is in force, or was when the fit ended"
-        return self.record.values
-    @property
-    def log(self):
-        "What was in force at each batch"
-        return self.record.log
-    @property
-    def n_trained(self):
-        "Batches that candidates trained"
-        return self.record.n_trained
-    @property
-    def scores(self):
-        "The monitored value on the held out validation items after each epoch"
-        return self.record.scores
-    @property
-    def score(self):
-        "The monitored value on the held out validation items after the last epoch: the one to report"
-        return self.held_out()
+    values = property(lambda self: self.record.values, doc="What is in force, or was when the fit ended")
+    log = property(lambda self: self.record.log, doc="What was in force at each batch")
+    n_trained = property(lambda self: self.record.n_trained, doc="Batches that candidates trained")
+    scores = property(lambda self: self.record.scores, doc="`score` after each epoch")
+    score = property(lambda self: self.held_out(), doc="The monitored value on the held out items: the one to report")
+    history = property(lambda self: self.record.frame(), doc="Every candidate, as a DataFrame")
+
     def held_out(self):
         "`score`, as a function that `ValueMetric` takes: a column of the recorder"
         if self.held is not None: return self.held.value
         return self.scores[-1] if self.scores else math.nan
-    @property
-    def history(self):
-        "Every candidate, as a DataFrame"
-        return self.record.frame()
     def plot(self,
         axs=None # Axes, one for each hyperparameter and one more
     ):
