@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['force_hyper', 'release_hypers', 'Controls']
 
-# %% ../../nbs/fit/controls.ipynb #413d3db0
+# %% ../../nbs/fit/controls.ipynb #09adcc2d
 from contextlib import contextmanager
 
 from fastai.basics import *
@@ -13,7 +13,7 @@ from fastai.callback.schedule import ParamScheduler
 
 from ..core.hypers import get_hyper,hyper_names,set_hyper
 from ..schedule import scheduled_values
-from ..simanneal import one_cycle_at # TRANSITION
+from ..schedule.shapes import one_cycle_at
 from .hp import target_of
 
 # %% ../../nbs/fit/controls.ipynb #485db165

@@ -12,12 +12,12 @@ from ..core.durations import did_you_mean
 from ..core.hypers import attr_owner,hyper_names
 from ..annealing.space import Dim,Vector
 
-# %% ../../nbs/fit/hp.ipynb #06426e6c
+# %% ../../nbs/fit/hp.ipynb #170f3068
 class HP:
     "A hyperparameter to anneal: its name, its space, and how to read and write it"
     def __init__(self,
         name:str, # As in the table, or a path like `'model.0.p'`; any with `get` and `set`
-        space, # `Float`, `LogFloat`, `Int`, `Categorical`, ...
+        space, # `LinFloat`, `LogFloat`, `LinInt`, `Categorical`, ...
         get=None, # Function of the learner that returns the value
         set=None, # Function of the learner and a value that sets it
         group:int=None, # The optimizer's parameter group to change; by default all, and they keep their ratios

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Tape', 'Rewind', 'is_finite', 'Replay']
 
-# %% ../../nbs/fit/replay.ipynb #c63be9ac
+# %% ../../nbs/fit/replay.ipynb #3efed2d3
 import itertools
 from contextlib import contextmanager
 from dataclasses import replace
@@ -15,7 +15,8 @@ from fastai.callback.core import Callback
 
 from ..core.callbacks import CANCELS,muted
 from ..core.generators import rng_state,set_rng_state
-from ..core.undo import Snapshot,delayed_interrupt,remember_attrs
+from ..core.snapshot import Snapshot
+from ..core.undo import delayed_interrupt,remember_attrs
 from ..lr.judge import floats,nbytes
 from ..schedule import _trained_state as trained_state,_set_trained_state as set_trained_state # TRANSITION
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['check_share', 'check_count', 'SimAnnealHP']
 
-# %% ../../nbs/fit/simanneal.ipynb #1a85b4c9
+# %% ../../nbs/fit/simanneal.ipynb #77ffe85e
 from fastai.basics import *
 from fastai.callback.core import Callback
 
@@ -15,7 +15,8 @@ from ..core.hypers import n_batches
 from ..core.monitor import monitor_mode
 from ..core.undo import delayed_interrupt
 from ..schedule import refusing # TRANSITION
-from ..annealing.accept import Geometric,penalty
+from ..schedule.shapes import Shape,ShapeExp
+from ..annealing.accept import penalty
 from ..annealing.space import Categorical,Space
 from ..lr.judge import HeldOutScore
 from .controls import Controls
@@ -34,7 +35,7 @@ def check_count(what, value):
     "Raise a `ValueError` unless `value` is a whole number from 1 on"
     if not isinstance(value, int) or value<1: raise ValueError(f"{what}={value!r}: must be a whole number from 1 on")
 
-# %% ../../nbs/fit/simanneal.ipynb #1bb33e95
+# %% ../../nbs/fit/simanneal.ipynb #e9c1dd5e
 class SimAnnealHP(HasRecord, Callback):
     "Anneal hyperparameters inside one fit: try them on a few batches, go back, keep what is better"
     order = 70 # after `ParamScheduler` (60), whose value it multiplies, and after the trackers
@@ -47,7 +48,7 @@ class SimAnnealHP(HasRecord, Callback):
         n_try:int=4, # Candidates in a round; the look for a learning rate at the start surveys twice as many
         budget:float=1., # Batches trained by all candidates, as a share of those of the fit
         front:float=.75, # Share of the budget for the look for a learning rate at the start
-        temp=None, # Temperature over the fit, in units of relative change of what is monitored; by default `Geometric(.01, .001)`
+        temp=None, # Temperature over the fit, in units of relative change of what is monitored; by default `ShapeExp(.01,.001)`
         width:tuple=(.25,.05), # Width of a step at the start and at the end, as a share of the space
         accept=penalty, # Acceptance rule, see `metropolis` and `penalty`
         warm:float=.25, # Without a schedule for lr: share of the fit, at its beginning, in which lr rises along a cosine
@@ -66,10 +67,11 @@ class SimAnnealHP(HasRecord, Callback):
         check_count('n_try', n_try)
         if n_valid is not None: check_count('n_valid', n_valid)
         check_number('max_gb', max_gb)
+        if temp is not None and not isinstance(temp, Shape): raise ValueError(f"temp={temp!r}: must be a Shape, like ShapeExp(.01,.001)")
         store_attr('every,monitor,n_try,budget,front,width,accept,warm,cool,n_valid,holdout,average,device,max_gb,seed')
         self.hps,self.mode = as_hps(hps),monitor_mode(monitor, mode)
         self.space = Space({hp.key:hp.space for hp in self.hps})
-        self.temp = ifnone(temp, Geometric(.01,.001))
+        self.temp = ShapeExp(.01,.001) if temp is None else temp
         self.record = Record(self.space.names)
 
     def __call__(self, event_name):
@@ -119,7 +121,9 @@ class SimAnnealHP(HasRecord, Callback):
     def after_batch(self):
         if self.learn.training: self.trials.batch_done()
 
-    def before_validate(self): self.held.before_validate()
+    def before_validate(self):
+        self.trials.controls.reset_targets() # a loss that is annealed cannot be the judge
+        self.held.before_validate()
     def after_loss(self):
         if not self.learn.training and not self.in_trial: self.held.after_loss()
     def after_validate(self): self.held.after_validate()

@@ -5,11 +5,12 @@
 # %% auto #0
 __all__ = ['TrialBar', 'Trials']
 
-# %% ../../nbs/fit/trials.ipynb #90d64abf
+# %% ../../nbs/fit/trials.ipynb #5fdf11e5
 import math,time
 
 from fastai.basics import *
 
+from ..core.hypers import n_batches
 from ..schedule import Checkpoint # TRANSITION
 from ..annealing.accept import accept_prob
 from ..annealing.space import Categorical,Space
@@ -56,7 +57,7 @@ class TrialBar:
 
     def _bar(self): return getattr(getattr(self.learn, 'progress', None), 'pbar', None)
 
-# %% ../../nbs/fit/trials.ipynb #84243c7a
+# %% ../../nbs/fit/trials.ipynb #47a657b5
 _min_items,_max_items = 1024,8192 # validation items to judge by
 _judging = 4 # so many items of a segment for one to judge by: then judging takes a tenth of the time of training
 _n_bracket = 3 # longer cycles around the best rate of the short ones
@@ -78,6 +79,7 @@ class Trials:
         n_items = cb.n_valid or max(_min_items, min(_max_items, n_trained//_judging))
         self.judge = Judge(self.learn, cb.monitor, cb.mode, n_items, cb.holdout)
         self.bar = TrialBar(self.learn)
+        self.temp_at = cb.temp.bind(self.learn.n_epoch, n_batches(self.learn.dls.train)) # function of the batch
 
     def drawn(self, b):
         "The batch `b` is about to be trained by the fit"
@@ -107,7 +109,7 @@ class Trials:
             if self.record.counts()[0]>n_accepted: self._save()
         if self.learn.iter+1==self.learn.n_iter or self._is_due(): self.recover()
         n_accepted,n_rejected = self.record.counts()
-        temp = float(self.cb.temp(self.learn.pct_train))
+        temp = self.temp_at(self.learn.train_iter)
         self.bar.comment(self.record.values, f'T={temp:.2g} {n_accepted} accepted {n_rejected} rejected')
 
     def _save(self):
@@ -126,7 +128,7 @@ class Trials:
                 place = self.walk.neighbour(pos)
                 values = self.walk.values_at(place, self.record.values)
                 new = self._attempt(values)
-                decision = decide(new, incumbent, float(cb.temp(pos)), self.walk.rng, cb.accept, self.judge.mode)
+                decision = decide(new, incumbent, self.temp_at(round.start), self.walk.rng, cb.accept, self.judge.mode)
                 self._add('round', round.length, values, new, incumbent, decision)
                 if not decision.accepted: continue
                 self.walk.place,self.record.values,incumbent = place,values,new
@@ -143,7 +145,7 @@ class Trials:
             self.replay.go_back()
             found = probe(self._cycle, self.record.values['lr'], plan, self._judged())
             self._add_probed(found)
-            if found.is_better and accept_prob(self.cb.accept, -1., 0., 1., 0.)>0: self._begin_anew(min(max(found.lr, dim.lo), dim.hi))
+            if found.is_better and accept_prob(self.cb.accept, -1., 0., 1., 0.)>0: self._begin_anew(dim.clamped(float(found.lr)))
 
     def _cycle(self, lr, n_steps): return self._attempt({**self.record.values, 'lr': lr}, n_steps)
 

@@ -16,7 +16,7 @@ from ..annealing.space import Space
 from ..lr.judge import paired_change
 from .record import Decision
 
-# %% ../../nbs/fit/walk.ipynb #a9601de3
+# %% ../../nbs/fit/walk.ipynb #9043e763
 class Walk:
     "The incumbent's place in the space, and what to try next"
     def __init__(self,
@@ -41,7 +41,7 @@ class Walk:
         n,i = self.space.n,self.n_moves%self.space.n
         self.n_moves += 1
         width,moved = self.width[0]*(self.width[1]/self.width[0])**pos,np.arange(n)==i
-        if self.space.cat[i]: return Gaussian()(self.space, self.place, self.rng, width, moved)
+        if self.space.is_cat[i]: return Gaussian()(self.space, self.place, self.rng, width, moved)
         self.signs[i] = -self.signs[i]
         return reflect(self.place+moved*self.signs[i]*abs(self.rng.normal(width, width/2)))
 

@@ -13,8 +13,8 @@ from fastai_anneal.core.generators import rng_state
 from fastai_anneal.fit.plan import plan_rounds
 from fastai_anneal.fit.simanneal import SimAnnealHP
 from fastai_anneal.learner import TrainLearner
-from fastai_anneal.schedule.anneal import CosineAnneal
-from fastai_anneal.schedule.checkpoint import Checkpoint
+from fastai_anneal.schedule import CosineAnneal
+from fastai_anneal.schedule import Checkpoint
 from helpers import *
 
 LR = {'lr': LogFloat(1e-4,1)}
