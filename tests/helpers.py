@@ -8,6 +8,7 @@
 | processes| `fresh_python`, `forked`, `in_two_processes` |
 """
 import itertools,multiprocessing,os,random,socket,subprocess,sys
+from collections import defaultdict
 from collections.abc import Mapping
 from contextlib import contextmanager
 from copy import deepcopy
@@ -131,26 +132,26 @@ def assert_same(a, b, path=''):
     elif isinstance(a, Metric): assert_same(a.__dict__, b.__dict__, path)
     else: assert a is b or a==b or (a!=a and b!=b), f'{path}: {a!r} != {b!r}'
 
+_counts,_seen = defaultdict(int),defaultdict(list) # of the callbacks by number, here, where no snapshot finds them
+_numbers = itertools.count()
+
 class On(Callback):
     "Call `do(learn)` at each `event`, or only the `nth` time that it comes"
-    # this and what follows keep their counts in closures, where no snapshot finds them
     def __init__(self, event, do, nth=None, order=100):
-        self.order = order
-        count = itertools.count(1)
+        self.order,self.number = order,next(_numbers)
         def handle():
-            if nth in (None, next(count)): do(self.learn)
+            _counts[self.number] += 1
+            if nth in (None, _counts[self.number]): do(self.learn)
         setattr(self, event, handle)
 
 class Record(On):
     "Keep in `seen` what `read(learn)` returns at each training batch; `read` may name a hyperparameter: its value in each group"
     run_valid = False
     def __init__(self, read, event='before_batch', order=1000):
-        seen = []
         if isinstance(read, str): hyper,read = read,lambda learn: [group[hyper] for group in learn.opt.hypers]
-        super().__init__(event, lambda learn: seen.append(read(learn)), order=order)
-        self.get_seen = lambda: seen
+        super().__init__(event, lambda learn: self.seen.append(read(learn)), order=order)
     @property
-    def seen(self): return self.get_seen()
+    def seen(self): return _seen[self.number]
 
 class RaiseAt(On):
     "Raise `error` when `at` training batches are done (None: never), or when `at(learn)` is true"
