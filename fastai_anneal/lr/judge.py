@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Judgement', 'paired_change', 'floats', 'rows_of', 'nbytes', 'item_losses', 'Judge', 'worth', 'HeldOutScore']
 
-# %% ../../nbs/lr/judge.ipynb #003a6942
+# %% ../../nbs/lr/judge.ipynb #c15fa9e9
 import math
 from contextlib import contextmanager
 from copy import deepcopy
@@ -17,7 +17,8 @@ from ..core.callbacks import CANCELS,muted
 from ..core.generators import preserved_rng
 from ..core.monitor import monitor_mode
 from ..core.ranks import from_first,is_distributed,mean_over_ranks
-from ..core.undo import remember_attrs,seeded_order
+from ..core.loaders import seeded_order
+from ..core.undo import remember_attrs
 
 # %% ../../nbs/lr/judge.ipynb #64a91a06
 class Judgement(NamedTuple):
