@@ -193,7 +193,7 @@ def _between(space, points, rng, widths, best):
     taken = np.where(rng.random((m,n))<.5, a, points)
     return np.where(space.is_cat, taken, reflect(points+(a-b)*along+beside))
 
-# %% ../../nbs/annealing/moves.ipynb #7e050be5
+# %% ../../nbs/annealing/moves.ipynb #7c4178ca
 KEEP = .97 # of a score, at each evaluation: it remembers about the last thirty
 LEAST = .05 # share of the steps that every kind has at least
 WIDER,NARROWER = 1.97,.8 # the reach after a success and without; it stays where one of four steps succeeds
@@ -209,11 +209,12 @@ class MoveMix:
         adapt:bool=True # Learn? Else all are as likely, and go as far, all the time
     ):
         self.kinds,self.adapt = list(kinds),adapt
+        self.scores = np.ones(len(self.kinds))
         self.reset(1.)
 
     def reset(self, reach):
-        "Forget all, and let every kind go as far as `reach`"
-        self.scores,self.reach = np.ones(len(self.kinds)),dict.fromkeys(self.kinds, reach)
+        "Let every kind go as far as `reach`"
+        self.reach = dict.fromkeys(self.kinds, reach)
 
     def choose(self, rng)->str:
         "A kind of move"

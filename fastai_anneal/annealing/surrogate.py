@@ -5,12 +5,13 @@
 # %% auto #0
 __all__ = ['DEPTH', 'MAX_KNOWN', 'MAX_LEARN', 'CLOSER', 'APART', 'Surrogate']
 
-# %% ../../nbs/annealing/surrogate.ipynb #1e9096a7
+# %% ../../nbs/annealing/surrogate.ipynb #fc868b52
 import numpy as np
 from .gp import GP,normal_scores
 from .moves import BETWEEN_SHARE,neighbours
+from .walk import is_finite
 
-# %% ../../nbs/annealing/surrogate.ipynb #01611600
+# %% ../../nbs/annealing/surrogate.ipynb #685f7134
 DEPTH = 1.5 # standard deviations that the bound lies below the mean, see above
 MAX_KNOWN,MAX_LEARN = 300,200 # states the process knows (half of them the best, half the last), and rows it learns from: time
 CLOSER = .1,.02 # widths of the steps around the most promising, one after the other
@@ -46,25 +47,22 @@ class Surrogate:
             self.memo.update(key=key, theta=theta)
         return self.memo['theta']
 
-    def means(self, numbers=None):
-        "What to believe of known states, by default all; small is good"
-        return self.gp.predict(*self._rows(numbers))[0]
-
-    def _rows(self, numbers):
-        at = {n:i for i,n in enumerate(self.numbers)}
-        numbers = self.numbers if numbers is None else numbers
-        return self.points[[at[n] for n in numbers]],np.array(numbers)
+    def _among(self, numbers):
+        "Of the states `numbers`, by default all, those that the process knows: points and numbers"
+        rows = [i for i,n in enumerate(self.numbers) if numbers is None or n in numbers]
+        return self.points[rows],np.array(self.numbers)[rows]
 
     def best(self, numbers=None):
-        "The number of the state believed to be the best"
-        return (self.numbers if numbers is None else numbers)[int(self.means(numbers).argmin())]
+        "The number of the state believed to be the best, of `numbers` or of all"
+        points,ids = self._among(numbers)
+        return int(ids[self.gp.predict(points, ids)[0].argmin()])
 
     def thompson(self, rng, numbers=None):
         "The number of a state, as often as it is believed to be the best (Thompson, 1933)"
-        numbers = self.numbers if numbers is None else numbers
-        mean,cov = self.gp.predict(*self._rows(numbers), cov=True)
+        points,ids = self._among(numbers)
+        mean,cov = self.gp.predict(points, ids, cov=True)
         draw = rng.multivariate_normal(mean, cov+1e-8*np.eye(len(mean)), method='cholesky')
-        return numbers[int(draw.argmin())]
+        return int(ids[draw.argmin()])
 
     def believe(self, points):
         "Take for known, at the rows `points`, what is believed of them"
@@ -99,7 +97,7 @@ class Surrogate:
 
     def _free(self, us, taken, width):
         "Of the rows `us` those that are not taken, and not right beside what is known unless all are"
-        us = us[[key not in taken for key in self.space.keys(us)]]
+        us = us[[key not in taken for key in self.space.keys(self._present(us))]]
         if not len(us): return us
         is_far = self.gp.distances(self._present(us), self.gp.X).sum(0).min(1)>(APART*width)**2
         return us[is_far] if is_far.any() else us

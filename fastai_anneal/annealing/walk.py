@@ -6,14 +6,15 @@
 __all__ = ['HALF_WAY', 'FIRST_REPEAT', 'Plan', 'Step', 'Chain', 'is_finite', 'Walk', 'posterior', 'pooled_variance', 'beliefs',
            'incumbent']
 
-# %% ../../nbs/annealing/walk.ipynb #347fb337
+# %% ../../nbs/annealing/walk.ipynb #88ec9641
 import bisect,math
 from dataclasses import dataclass,field
 import numpy as np
 from .accept import accept_prob,penalty,swap_prob
 from .moves import adapted
+from .space import is_real
 
-# %% ../../nbs/annealing/walk.ipynb #84a20450
+# %% ../../nbs/annealing/walk.ipynb #1eca30a1
 HALF_WAY = 50 # steps after which a run without a budget is half way through its cooling
 FIRST_REPEAT = 20 # step from which on a run without a budget repeats
 
@@ -28,6 +29,10 @@ class Plan:
     start:int=None # Step at which the cooling begins, by default `n_init`
 
     def __post_init__(self):
+        is_width = isinstance(self.width, (tuple,list)) and len(self.width)==2 and all(is_real(w) and w>0 for w in self.width)
+        if not is_width: raise ValueError(f"width={self.width!r}: must be two numbers above 0, the width at the start and at the end")
+        if not hasattr(self.schedule, 'bind'):
+            raise ValueError(f"schedule={self.schedule!r}: must be a Shape such as ShapeExp(.1,.001), or ShapeFn(f) for a function f")
         self.n_bound = self.n_steps or 1000
         self.bound = self.schedule.bind(1, self.n_bound)
         if self.start is None: self.start = self.n_init
@@ -182,7 +187,7 @@ class Walk:
         repeated = [values for values in self.values.values() if len(values)>1]
         return sum(map(len, repeated))-len(repeated)>=2 and all(min(values)==max(values) for values in repeated)
 
-# %% ../../nbs/annealing/walk.ipynb #00895486
+# %% ../../nbs/annealing/walk.ipynb #9301442f
 def posterior(
     means, # Of what was measured of some states
     variances, # Of these means
@@ -200,11 +205,14 @@ def pooled_variance(groups):
     n_free = sum(map(len, groups))-len(groups)
     return (sum(np.var(g)*len(g) for g in groups)/n_free if n_free else math.nan),n_free
 
-def beliefs(walk:Walk)->tuple: # Numbers, means and variances
+def beliefs(
+    walk:Walk, # With at least one finite energy
+    among=None # Numbers of the states to judge, the best first; by default all
+)->tuple: # Numbers, means and variances
     "What to believe of the best states, as many as the root of all"
-    n_best = max(3, round(math.sqrt(len(walk.ranked))))
-    best = [number for _,number in walk.ranked[:n_best]]
-    half = np.array([key[1] for key,_ in walk.ranked[:max(n_best, len(walk.ranked)//2)]])
+    ranked = [number for _,number in walk.ranked] if among is None else among
+    n_best = max(3, round(math.sqrt(len(ranked))))
+    best,half = ranked[:n_best],np.array([walk.keys[i][1] for i in ranked[:max(n_best, len(ranked)//2)]])
     noise,n_free = pooled_variance(list(walk.values.values()))
     if not n_free: noise = half.var()/2 # until something is known, half of what is seen
     single = np.array([np.mean(np.square(walk.ses[i])) or noise for i in best])
@@ -213,7 +221,7 @@ def beliefs(walk:Walk)->tuple: # Numbers, means and variances
     means,variances = posterior([walk.keys[i][1] for i in best], single/counts, half.mean(), variance)
     return best,means,variances
 
-def incumbent(walk:Walk)->int: # Its number
+def incumbent(walk:Walk, among=None)->int: # Its number
     "The state that may still be the best one: low in mean less standard deviation"
-    best,means,variances = beliefs(walk)
+    best,means,variances = beliefs(walk, among)
     return best[int(np.argmin(means-np.sqrt(variances)))]
