@@ -45,7 +45,7 @@ class _OptHyper:
         if self.group is None: return new
         return [x if i==self.group%len(now) else old for i,(x,old) in enumerate(zip(new, now))]
 
-# %% ../../nbs/fit/controls.ipynb #3b878bd6
+# %% ../../nbs/fit/controls.ipynb #c3148015
 _div,_div_final,_pct_start = 25,1e5,.25 # a cycle's start, end and share for the way up, as in `fit_one_cycle`
 _mom_high,_mom_low = .5,1.5 # momentum .9 becomes .95 and .85: so many times its distance from 1
 
@@ -86,7 +86,7 @@ class Controls:
         for name in {o.name:None for o in self.hypers.values()}:
             now,mine = get_hyper(opt, name),[(key,o) for key,o in self.hypers.items() if o.name==name]
             for key,hyper in mine: now = hyper.scaled(now, self.record.values[key], self.trial>0)
-            if name=='lr' and (self.cycles_lr or self.trial and self.shares[1]): now = [self._cycle(x/_div, x, x/_div_final) for x in now]
+            if name=='lr': now = self._cycled_lr(now)
             force_hyper(self.learn, name, now)
             for key,hyper in mine: self.record.log[key].append(now[hyper.index])
         if self.cycles_mom: force_hyper(self.learn, 'mom', [self._cycled_mom(m) for m in get_hyper(opt, 'mom')])
@@ -120,6 +120,10 @@ class Controls:
         "The value at the current batch of the fit's cycle, or of the trial's"
         if self.trial: return one_cycle_at(self.learn.train_iter/self.trial, start, peak, end, _pct_start, 1-_pct_start)
         return one_cycle_at(self.learn.pct_train, start, peak, end, *self.shares)
+
+    def _cycled_lr(self, peaks):
+        if not (self.cycles_lr or self.trial and self.shares[1]): return peaks
+        return [self._cycle(peak/_div, peak, peak/_div_final) for peak in peaks]
 
     def _cycled_mom(self, mom):
         if not mom: return mom

@@ -44,37 +44,31 @@ def as_hps(
         if keys.count(key)>1: raise ValueError(f"the hyperparameter {key!r} is given twice")
     return hps
 
-# %% ../../nbs/fit/hp.ipynb #8365843a
+# %% ../../nbs/fit/hp.ipynb #28ef444d
 class _Target:
     "A place in `learn` that holds one value"
-    def __init__(self, learn):
-        self.learn = learn
+    def __init__(self, learn, hp):
+        self.learn,self.hp = learn,hp
         self.start = self.get() # the value before the fit
     def reset(self): self.set(self.start)
 
 class _GetSet(_Target):
     "What the functions of a user reach"
-    def __init__(self, learn, hp):
-        self.hp = hp
-        super().__init__(learn)
     def get(self): return self.hp.get(self.learn)
     def set(self, value): self.hp.set(self.learn, value)
 
 class _Path(_Target):
     "The number at the end of a path of attributes"
-    def __init__(self, learn, path):
-        self.path = path
-        super().__init__(learn)
-    def get(self): return getattr(*attr_owner(self.learn, self.path))
-    def set(self, value): setattr(*attr_owner(self.learn, self.path), value)
+    def get(self): return getattr(*attr_owner(self.learn, self.hp.name))
+    def set(self, value): setattr(*attr_owner(self.learn, self.hp.name), value)
 
 class _Dropout(_Target):
     "The probability of the strongest dropout layer; the others keep their ratio to it"
     needs = 'the model has no dropout layer'
-    def __init__(self, learn):
+    def __init__(self, learn, hp):
         layers = [m for m in learn.model.modules() if isinstance(m, nn.modules.dropout._DropoutNd)]
         self.layers = [(layer, layer.p) for layer in layers]
-        super().__init__(learn)
+        super().__init__(learn, hp)
     def get(self): return max((layer.p for layer,_ in self.layers), default=None)
     def set(self, value):
         for layer,p in self.layers: layer.p = min(1., p*(value/self.start)) if self.start else value
@@ -94,25 +88,26 @@ class _LabelSmoothing(_Target):
 class _MixUp(_Target):
     "`alpha` of MixUp or CutMix"
     needs = 'there is no MixUp or CutMix callback'
-    def __init__(self, learn):
+    def __init__(self, learn, hp):
         self.cb = first(cb for cb in learn.cbs if hasattr(cb, 'distrib'))
-        super().__init__(learn)
+        super().__init__(learn, hp)
     def get(self): return self.cb and float(self.cb.distrib.concentration1)
     def set(self, value): self.cb.distrib = torch.distributions.Beta(tensor(float(value)), tensor(float(value)))
 
-# %% ../../nbs/fit/hp.ipynb #fb346471
-_neutral = dict(max_deg=0., max_zoom=1., min_zoom=1., magnitude=0., max_lighting=0., max_hue=0., max_count=0., max_scale=0.)
+# %% ../../nbs/fit/hp.ipynb #57da2e47
+_neutral = dict(max_deg=0., max_zoom=1., min_zoom=1., magnitude=0., max_lighting=0., max_hue=0.,
+                max_count=0., max_scale=0.)
 
 class _BatchTfms(_Target):
     "A multiplier of how strong the random batch transforms are"
     needs = 'the training loader has no random batch transform with a magnitude (`aug_transforms()` has)'
-    def __init__(self, learn):
+    def __init__(self, learn, hp):
         tfms = list(getattr(getattr(learn.dls.train, 'after_batch', None), 'fs', ()))
-        for attr in ('fs','aff_fs','coord_fs'): tfms += [f for tfm in list(tfms) for f in L(tfm.__dict__.get(attr, ()))]
+        for attr in ('fs','aff_fs','coord_fs'): tfms += [f for o in list(tfms) for f in L(o.__dict__.get(attr, ()))]
         dicts = [f.keywords if isinstance(f, partial) else getattr(f, '__dict__', {}) for f in tfms]
         is_number = lambda o: isinstance(o, (int,float)) and not isinstance(o, bool)
         self.magnitudes = [(d, key, d[key]) for d in dicts for key in _neutral if is_number(d.get(key))]
-        super().__init__(learn)
+        super().__init__(learn, hp)
     def get(self): return 1. if self.magnitudes else None
     def set(self, value):
         for d,key,full in self.magnitudes: d[key] = full if value==1 else _neutral[key]+(full-_neutral[key])*value
@@ -132,10 +127,10 @@ def target_of(
         raise ValueError(f"{hp.name}: there is no parameter group {hp.group}, the optimizer has {n_groups}")
     if in_opt: return None
     if hp.get is not None: return _GetSet(learn, hp)
-    if hp.name not in _named and '.' in hp.name: return _Path(learn, hp.name)
+    if hp.name not in _named and '.' in hp.name: return _Path(learn, hp)
     if hp.name not in _named:
         known = did_you_mean(hp.name, [*names,*_named])
         raise ValueError(f"there is no hyperparameter {hp.name!r}: {known}, or a path like model.0.p")
-    target = _named[hp.name](learn)
+    target = _named[hp.name](learn, hp)
     if target.start is None: raise ValueError(f"nothing to anneal for {hp.name!r}: {target.needs}")
     return target

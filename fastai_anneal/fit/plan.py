@@ -10,7 +10,7 @@ import bisect,itertools
 from dataclasses import dataclass
 from functools import partial
 
-# %% ../../nbs/fit/plan.ipynb #f0ba0297
+# %% ../../nbs/fit/plan.ipynb #74a3d524
 @dataclass
 class Round:
     "Candidates to try on the batches that begin at one place of the fit"
@@ -27,7 +27,7 @@ def screen_cost(
     n_try:int, # Half of the short cycles
     n_iter:int # Batches of an epoch
 )->int:
-    "Batches that the look for a learning rate trains: short cycles, longer ones, and the first epoch again with what was found"
+    "Batches that the look for a learning rate trains: short cycles, longer ones, the first epoch with what was found"
     return length and 2*n_try*max(1, length//_shorter)+_n_long*length+min(length, n_iter)
 
 # %% ../../nbs/fit/plan.ipynb #b632773f

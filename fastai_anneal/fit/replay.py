@@ -20,22 +20,17 @@ from ..core.undo import delayed_interrupt,remember_attrs
 from ..lr.judge import floats,nbytes
 from ..schedule import _trained_state as trained_state,_set_trained_state as set_trained_state # TRANSITION
 
-# %% ../../nbs/fit/replay.ipynb #511d34f0
+# %% ../../nbs/fit/replay.ipynb #9ee76b7f
 class Tape(GetAttr):
-    "A training loader that shows each batch to `on_draw`, and records those of a segment with the states of the generators"
+    "A training loader that records the batches of a segment, with the states of the generators"
     _default = 'dl'
     def __init__(self,
         on_draw, # Function of a batch, called before anybody sees it
         set_targets=None # Function that sets the strength of the batch transforms, where that is annealed
     ):
         self.on_draw,self.set_targets = on_draw,set_targets
-        self.dl,self.transform = None,None
+        self.dl,self.transform = None,None # whose batches to give, and what to transform recorded ones with
         self.batches = None # of the segment that is under way: pairs of batch and states of the generators
-
-    def over(self, dl):
-        "Give the batches of `dl` from now on"
-        self.dl = dl
-        return self
 
     def __len__(self): return len(self.dl)
     def __iter__(self):
@@ -60,7 +55,7 @@ class Tape(GetAttr):
         last:int, # Number of its last batch in its epoch
         n_batches:int=None # Batches to give; by default the segment once
     ): # Tuples of number in the epoch, batch, states of the generators
-        "The segment again; for more batches than it has again and again, in another order and with other random numbers"
+        "The segment again; more batches than it has come in another order and with other random numbers"
         segment = self.batches[-n_segment:]
         return itertools.islice(self._passes(segment, last-len(segment)+1), n_batches or len(segment))
 
@@ -70,7 +65,7 @@ class Tape(GetAttr):
             order = np.random.default_rng(n_pass).permutation(len(segment))
             yield from ((first+i,segment[j][0],segment[i][1]) for i,j in enumerate(order))
 
-# %% ../../nbs/fit/replay.ipynb #6b7e2c03
+# %% ../../nbs/fit/replay.ipynb #588d21f2
 def _trained_snapshot(learn, device, reuse=None):
     return Snapshot(learn.model, learn.opt, learn.loss_func, getattr(learn, 'scaler', None), device=device, reuse=reuse)
 
@@ -118,31 +113,29 @@ class Rewind:
         return _State(self.owner.learn, self.owner, self.log, self.device, freed)
 
     @contextmanager
-    def _restored(self):
+    def _elsewhere(self):
         "Restore what is trained after the block"
-        now = _trained_snapshot(self.owner.learn, self.device, self.spare and self.spare.trained)
+        now = _trained_snapshot(self.owner.learn, self.device)
         with delayed_interrupt():
-            try: yield
+            try: yield self.owner.learn
             finally: now.restore()
-        if self.spare is not None: self.spare.trained = now
 
     def state_dict(self):
         "What is trained of the best, on the CPU; None if there is none"
         if self.best is None: return None
-        with self._restored():
+        with self._elsewhere() as learn:
             self.best.trained.restore()
-            return apply(lambda o: o.detach().to('cpu', copy=True) if isinstance(o, Tensor) else o,
-                         trained_state(self.owner.learn))
+            state = trained_state(learn)
+            return apply(lambda o: o.detach().to('cpu', copy=True) if isinstance(o, Tensor) else o, state)
 
     def load_state_dict(self, state):
-        self.start,self.best = None,None
         if state is None: return
-        with self._restored():
-            set_trained_state(self.owner.learn, state)
-            self.owner.learn.opt.zero_grad()
+        with self._elsewhere() as learn:
+            set_trained_state(learn, state)
+            learn.opt.zero_grad()
             self.keep()
 
-# %% ../../nbs/fit/replay.ipynb #1acd3b83
+# %% ../../nbs/fit/replay.ipynb #490aa14e
 class _Mean:
     "The mean of the weights since it was made"
     def __init__(self): self.weights,self.n = None,0
@@ -157,18 +150,6 @@ def is_finite(
 )->bool:
     "Are the loss and all weights finite?"
     return all(bool(torch.isfinite(t).all()) for t in (learn.loss.detach(), *floats(learn.model)))
-
-@contextmanager
-def _training(learn):
-    "Train batches during the block, with the spectators among the callbacks muted"
-    modes,training = [(m, m.training) for m in learn.model.modules()],learn.training
-    try:
-        with muted(learn):
-            learn.training = True
-            yield
-    finally:
-        for module,mode in modes: module.training = mode
-        learn.training = training
 
 class Replay:
     "The segment that is under way, and how to train it again"
@@ -234,7 +215,7 @@ class Replay:
         "Train the segment again; is what comes out finite?"
         self.go_back()
         try:
-            with _training(self.learn):
+            with muted(self.learn):
                 for i,b,rng in self.tape.replay(self.n_segment, self.last, n_batches):
                     set_rng_state(rng)
                     self.learn.one_batch(i, self.tape.ready(b))
