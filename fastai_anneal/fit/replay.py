@@ -65,7 +65,7 @@ class Tape(GetAttr):
             order = np.random.default_rng(n_pass).permutation(len(segment))
             yield from ((first+i,segment[j][0],segment[i][1]) for i,j in enumerate(order))
 
-# %% ../../nbs/fit/replay.ipynb #588d21f2
+# %% ../../nbs/fit/replay.ipynb #51c2dbfa
 def _trained_snapshot(learn, device, reuse=None):
     return Snapshot(learn.model, learn.opt, learn.loss_func, getattr(learn, 'scaler', None), device=device, reuse=reuse)
 
@@ -74,7 +74,9 @@ class _State:
     def __init__(self, learn, owner, log, device, reuse):
         cbs = [cb for cb in learn.cbs if cb is not owner and getattr(type(cb), 'goes_back', True)]
         self.trained = _trained_snapshot(learn, device, reuse and reuse.trained)
-        self.books,self.restore_attrs = Snapshot(cbs, learn._metrics),remember_attrs(learn)
+        self.books,self.restore_attrs = Snapshot(),remember_attrs(learn)
+        self.books.not_walked += (type(owner),) # others may hold it
+        self.books.add(cbs, learn._metrics)
         self.log,self.entries = log,{key:list(values) for key,values in log.items()}
 
     def restore(self):
@@ -135,7 +137,7 @@ class Rewind:
             learn.opt.zero_grad()
             self.keep()
 
-# %% ../../nbs/fit/replay.ipynb #490aa14e
+# %% ../../nbs/fit/replay.ipynb #d83cf0b3
 class _Mean:
     "The mean of the weights since it was made"
     def __init__(self): self.weights,self.n = None,0
@@ -240,6 +242,10 @@ class Replay:
             self.rewind.start.trained.restore()
             self.controls.halve_lr()
             self.rewind.keep()
+        self.end()
+
+    def end(self):
+        "The segment is over"
         self.rewind.end()
         self.tape.batches,self.mean,self.round = None,_Mean(),None
         self.in_trial = False

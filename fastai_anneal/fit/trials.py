@@ -51,7 +51,7 @@ class _TrialBar:
 
     def _bar(self): return getattr(getattr(self.learn, 'progress', None), 'pbar', None)
 
-# %% ../../nbs/fit/trials.ipynb #b3ac6f75
+# %% ../../nbs/fit/trials.ipynb #614130f4
 _min_items,_max_items = 1024,8192 # validation items to judge by
 _judging = 4 # so many items of a segment for one to judge by: then judging takes a tenth of the time of training
 _n_bracket = 3 # longer cycles around the best rate of the short ones
@@ -162,7 +162,7 @@ class Trials:
         self.walk.place[i] = self.cb.space.dims[i].unit(lr)
 
     def _attempt(self, values, n_cycle=None):
-        "Train the segment with `values`, or a whole cycle of `n_cycle` batches from its beginning, and judge the result"
+        "Train the segment with `values`, or a cycle of `n_cycle` batches from its beginning, and judge the result"
         with self.controls.using(values, n_cycle or 0):
             return self._judged() if self.replay.train(n_cycle, self._trained_one) else Judgement(math.nan)
 
@@ -197,5 +197,6 @@ class Trials:
     def state_dict(self): return dict(walk=self.walk.state_dict(), best=self.replay.rewind.state_dict())
 
     def load_state_dict(self, state):
+        self.replay.end() # of the segment that a fit begins before it knows that it goes on
         self.walk.load_state_dict(state['walk'])
         self.replay.rewind.load_state_dict(state['best'])

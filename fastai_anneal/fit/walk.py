@@ -16,7 +16,7 @@ from ..annealing.moves import Gaussian,reflect
 from ..annealing.space import LogFloat,LogInt,Space
 from ..lr.judge import paired_change
 
-# %% ../../nbs/fit/walk.ipynb #3b68cf7f
+# %% ../../nbs/fit/walk.ipynb #346d75c0
 class Walk:
     "The incumbent's place in the space, and what to try next"
     def __init__(self,
@@ -26,8 +26,8 @@ class Walk:
         rng=None # numpy `Generator`
     ):
         self.space,self.width,self.rng = space,width,rng
-        inside = {key: dim.clamped(values[key]) if hasattr(dim, 'lo') else values[key] for key,dim in space.spec.items()}
-        self.place = space.unit(inside)
+        inside = {key:dim.clamped(values[key]) for key,dim in space.spec.items() if hasattr(dim, 'lo')}
+        self.place = space.unit({**values, **inside})
         self.signs = rng.choice([-1,1], space.n) # which way each coordinate went last
         self.n_moves = 0
 
