@@ -1,14 +1,18 @@
 """Does each rule of the probe pay? Replays its decisions, with the rule and without, on trainings that no rule was made on
 
-    OMP_NUM_THREADS=1 python benchmarks/probe_ablation.py [--cache FILE] [--tasks wine,digits]
+    OMP_NUM_THREADS=1 python benchmarks/probe_ablation.py [--cache FILE] [--tasks wine,digits] [--seeds 2]
 
-Ten small trainings of 240 and 960 steps, two seeds. A cycle in small, its judgement and the whole fit are trained once for each
-rate (of a grid of quarter octaves) and kept, so that a decision costs nothing. Judged by every second validation item; the
-result of the fit is its loss on the others. A row of the table is one rule changed in what `probe` does: the mean of
-log(loss/best loss of a grid), at most 1, over starts from a 30th to 10 times the best rate and three surveys,
-less that of `probe`; and the standard error of the difference over trainings and lengths. Negative is better.
+Twelve small trainings of 240 and 960 steps, two seeds. A cycle in small, its judgement and the whole fit are trained once for
+each rate (of a grid of quarter octaves) and kept, so that a decision costs nothing. Judged by every second validation item; the
+result of a fit is its loss on the others, and its excess log(loss/best loss of a grid), at most 1.
+
+Table 1, the survey as in `SimAnnealHP`: means over starts from a 30th to 10 times the best rate and three surveys. A row is one
+rule changed; `change` is the difference that it makes and its standard error, over trainings and lengths. Below 0 is better.
+Table 2, `lr_find(refine=True)`: how the minimum is found, from starts of 1/4 to 4 times the best rate.
+Table 3, `collapse`: a fit that has lost half of its gain at the end of an epoch goes back; at 1 to 8 times the best rate.
 """
-import argparse,functools,math,pickle,time
+import argparse,functools,math,pickle
+from copy import deepcopy
 from dataclasses import dataclass,replace
 from pathlib import Path
 
@@ -17,9 +21,15 @@ import torch
 from torch import nn
 import torch.nn.functional as F
 
-from fastai_anneal.lr.horizon import horizon_factor
+from fastai_anneal.lr.horizon import PROBE_POWER,horizon_factor
 from fastai_anneal.lr.judge import Judgement,paired_change,worth
+from fastai_anneal.lr.probe import ProbePlan,bracket,lowest,probe
+from fastai_anneal.schedule.shapes import one_cycle_at
 
+torch.set_num_threads(1)
+LENGTHS = 240,960
+LO,HI,N_SURVEY = 1e-4,1.,8 # the space of rates, and cycles of a survey
+SURVEY_STARTS,REFINE_STARTS = (1/30,1/4,1,4,10),(1/4,1/2,1,2,4) # times the best rate
 GRID = range(-22,1) # of whole fits, in half octaves: from 5e-4 to 1
 COLLAPSE_AT = 1,2,4,8 # times the best rate
 
@@ -66,15 +76,12 @@ TASKS = dict(
     digits=Task('digits', lambda: mlp(64,128,10), 'sgd', 32),
     digits_bn=Task('digits', lambda: mlp(64,128,64,10, norm=True), 'adaptive', 32),
     digits_deep=Task('digits', lambda: mlp(64,*[48]*7,10), 'sgd', 32),
+    cancer_deep=Task('breast_cancer', lambda: mlp(30,*[32]*7,2), 'sgd', 32),
+    friedman_deep=Task('friedman', lambda: mlp(10,*[48]*7,1), 'sgd', 32),
     friedman=Task('friedman', lambda: mlp(10,64,64,1), 'sgd', 32),
     friedman_noisy=Task('friedman_noisy', lambda: mlp(10,64,64,1), 'adaptive', 32),
     images=Task('images', lambda: cnn(True), 'adaptive', 64),
     images_plain=Task('images', lambda: cnn(False), 'sgd', 64))
-
-def one_cycle(pos, start, peak, end):
-    "A quarter up, three quarters down, along a cosine"
-    a,b,share = (start,peak,pos/.25) if pos<.25 else (peak,end,(pos-.25)/.75)
-    return a+(b-a)*(1-math.cos(math.pi*share))/2
 
 class Run:
     "One task with one seed and one length of the fit: trains what is asked and keeps it"
@@ -116,36 +123,34 @@ class Run:
         opt.step()
         return math.isfinite(loss.item())
 
-    def cycle(self, lr, n_steps, start=0, state=None, after=None):
+    def values_at(self, pos, lr): return one_cycle_at(pos, lr/25, lr, lr/1e5),one_cycle_at(pos, .95, .85, .95)
+
+    def cycle(self, lr, n_steps):
         "Train one cycle; the losses of the validation items, or `None` if it diverged"
         model,opt = self.begin()
         for i in range(n_steps):
-            pos = i/n_steps
-            if not self.step(model, opt, i, one_cycle(pos, lr/25, lr, lr/1e5), one_cycle(pos, .95, .85, .95)): return None
+            if not self.step(model, opt, i, *self.values_at(i/n_steps, lr)): return None
         losses = self.losses(model)
         return losses if torch.isfinite(losses).all() else None
 
     def guarded(self, lr, collapse):
-        "The whole fit as `SimAnnealHP` guards it: back to the best epoch at half the rate, where the loss is not finite or, with `collapse`, half of the gain is lost"
+        "The whole fit as `SimAnnealHP` guards it: it goes back to its best epoch, at half the rate, when it is lost"
         model,opt = self.begin()
-        def copy(): return {k:v.clone() for k,v in model.state_dict().items()},pickle.loads(pickle.dumps(opt.state_dict()))
-        untrained = best = self.losses(model)[::2].mean().item()
-        kept,finite = copy(),True
+        def copy(): return deepcopy(model.state_dict()),deepcopy(opt.state_dict())
+        untrained = lowest = self.losses(model)[::2].mean().item()
+        kept,is_finite = copy(),True
         for i in range(self.n_total):
-            pos = i/self.n_total
-            finite = self.step(model, opt, i, one_cycle(pos, lr/25, lr, lr/1e5), one_cycle(pos, .95, .85, .95)) and finite
+            is_finite = self.step(model, opt, i, *self.values_at(i/self.n_total, lr)) and is_finite
             if (i+1)%self.n_iter and i+1<self.n_total: continue
             now = self.losses(model)[::2].mean().item()
-            lost = not (finite and math.isfinite(now))
-            if collapse and not lost:
-                level = best*(untrained/best)**.5 if best<untrained-.01*untrained else untrained*1.1
-                lost = now>level
-            if lost:
-                model.load_state_dict(kept[0])
-                opt.load_state_dict(kept[1])
-                lr,finite = lr/2,True
-            elif now<best or not collapse:
-                best,kept = min(now, best),copy()
+            is_lost = not (is_finite and math.isfinite(now))
+            if collapse and not is_lost: # half of the gain is gone
+                has_gained = lowest<.99*untrained
+                is_lost = now>(level(lowest, untrained, .5) if has_gained else 1.1*untrained)
+            if is_lost:
+                for o,state in zip((model,opt), kept): o.load_state_dict(state)
+                lr,is_finite = lr/2,True
+            elif now<lowest or not collapse: lowest,kept = min(now, lowest),copy()
         losses = self.losses(model)
         return losses if torch.isfinite(losses).all() else None
 
@@ -182,3 +187,182 @@ class Run:
         return min((self.at_grid(i), 2**(i/2)) for i in GRID)
 
     def log_excess(self, loss): return min(1., math.log(loss/self.best[0])) if loss<math.inf else 1.
+
+    def surveys(self):
+        "Three times rates, one from each of `N_SURVEY` slices of the space"
+        for i in range(3):
+            rng = np.random.default_rng(1000*i+self.seed)
+            yield tuple(LO*(HI/LO)**((k+rng.random())/N_SURVEY) for k in range(N_SURVEY))
+
+# ---- rules --------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Rules:
+    "What a survey's decision does; the defaults are what `probe` does"
+    power:object = None # of the horizon law; None: `PROBE_POWER`
+    flat:bool = True # where no short cycle has learned anything, begin at the largest harmless rate (`_foremost`)
+    minimum:str = 'vertex' # of a parabola; or 'basin', smoothed; or the 'best' that was tried
+    drift:bool = True # what moved from short to longer cycles goes on (`_drifted`)
+    sure:bool = False # moves and trends count as far as they are more than noise (`_sure`)
+    tie:bool = False # within a tenth of the gain the start stays (`_level`)
+    far:bool = False # a start that is far away has no say (`_verdict`)
+    between:bool = False # a tied start that is higher makes a compromise (`_between`)
+    noise:bool = False # only what is better by a standard error replaces the start (`_verdict`)
+    always:bool = False # whatever the start is worth
+    drift_always:bool = False # also where a trend cannot be seen
+
+def level(best, untrained, share=.1):
+    if not best<untrained<math.inf: return best
+    return best*(untrained/best)**share if best>0 else best+share*(untrained-best)
+
+def sureness(change, se, noise): return change**2/(change**2+noise*se**2) if math.isfinite(change) and change else 1.
+
+def basin(positions, worths, width=.35):
+    "Where `worths` are lowest, smoothed by a window that takes no notice of how densely they lie"
+    order = np.argsort(positions)
+    e,y = np.array(positions, float)[order],np.array(worths, float)[order]
+    best,ok = y.min(),np.isfinite(y)
+    y = np.log1p((np.where(ok, y, best+1.5*(y[ok].max()-best)+abs(best))-best)/max(abs(best), 1e-9))
+    x = np.arange(e[0], e[-1]+.01, .05)
+    weights = np.exp(-.5*((x[:,None]-e)/width)**2)/np.exp(-.5*((e[:,None]-e)/.4)**2).sum(1)
+    return float(x[((weights*np.minimum(y, 1)).sum(1)/weights.sum(1)).argmin()])
+
+def minimum_of(how, positions, worths):
+    if how=='best' or not np.isfinite(worths).any(): return positions[int(np.argmin(worths))]
+    return lowest(positions, worths) if how=='vertex' else basin(positions, worths)
+
+@dataclass
+class Cycle:
+    lr:float
+    judgement:Judgement
+    worth:float
+
+class Replay:
+    "The decision after a survey, rule by rule"
+    def __init__(self, run, rules):
+        self.run,self.rules,self.n_total = run,rules,run.n_total
+        self.n_steps = max(8, int(.107*run.n_total)) # what `SimAnnealHP` has with its defaults
+        self.n_short = max(1, self.n_steps//4)
+        self.power = PROBE_POWER[run.task.kind] if rules.power is None else rules.power
+        self.untrained = worth(run.untrained())
+
+    def cycle(self, lr, n_steps):
+        judgement = self.run.judged(lr*horizon_factor(self.n_total, n_steps, self.power), n_steps)
+        return Cycle(lr, judgement, worth(judgement))
+
+    def __call__(self, start, survey):
+        "The rate that the fit goes on with"
+        rules = self.rules
+        first,is_flat = self.foremost([self.cycle(lr, self.n_short) for lr in survey])
+        control,got = self.cycle(start, self.n_steps),{}
+        def worth_at(at):
+            got[at] = self.cycle(first.lr*2.**at, self.n_steps)
+            return got[at].worth
+        bracket(worth_at, 3, (math.log2(LO/first.lr), math.log2(HI/first.lr)))
+        new = min(got.values(), key=lambda o: o.worth)
+        if new.worth==math.inf: return start
+        by = paired_change(new.judgement, got[0].judgement)
+        at = minimum_of(rules.minimum, list(got), [o.worth for o in got.values()])
+        if rules.sure: at *= sureness(*by, .5)
+        lr = first.lr*2**at
+        is_beyond = new.lr>first.lr and first.lr==max(survey)
+        if rules.drift and (rules.drift_always or not is_flat and not is_beyond): lr *= self.drift(lr, first.lr, by)
+        return self.verdict(new, control, min(max(lr, LO), HI))
+
+    def foremost(self, cycles):
+        best,slack = min(cycles, key=lambda o: o.worth),.01*abs(self.untrained)
+        is_flat = best.worth>self.untrained-slack
+        harmless = [o for o in cycles if o.worth<=self.untrained+slack]
+        return (max(harmless, key=lambda o: o.lr) if self.rules.flat and is_flat and harmless else best),is_flat
+
+    def drift(self, lr, was, by):
+        share = .5*(sureness(*by, 2.) if self.rules.sure else 1.)
+        trend = share*math.log(lr/was)/math.log(self.n_steps/self.n_short)
+        return (self.n_total/self.n_steps)**min(self.power, trend)
+
+    def verdict(self, new, control, lr):
+        rules,start = self.rules,control.lr
+        top = level(min(new.worth, control.worth), self.untrained)
+        if rules.always: return lr
+        if rules.far and start>6*new.lr: return lr if new.worth<=top else start
+        if rules.far and new.lr>4*start: return lr if new.worth<control.worth else start
+        is_tied = rules.tie and control.worth<=top
+        if is_tied and (start<=lr or not rules.between): return start
+        change,se = paired_change(new.judgement, control.judgement)
+        is_better = change<-se*(2 if is_tied else .5) if rules.noise and math.isfinite(change) else new.worth<control.worth
+        if not is_better and not (is_tied and start>4*lr): return start
+        octaves = math.log2(start/lr)
+        return lr*2**(.7*math.exp(-octaves**2/8)*octaves) if is_tied else lr
+
+# ---- tables -------------------------------------------------------------------------------------
+OLD = Rules(power=.2, sure=True, tie=True, far=True, between=True, noise=True)
+ROWS = {'probe': Rules(), 'without flat': Rules(flat=False), 'without drift': Rules(drift=False),
+        'drift, always': Rules(drift_always=True), 'minimum: best': Rules(minimum='best'), 'minimum: basin': Rules(minimum='basin'),
+        'with sure': Rules(sure=True), 'with tie': Rules(tie=True), 'with far': Rules(far=True), 'with noise': Rules(noise=True),
+        'with tie and between': Rules(tie=True, between=True), 'all of these': Rules(sure=True, tie=True, far=True, between=True, noise=True),
+        'all of these, power .2: the old one': OLD, 'always take it': Rules(always=True),
+        **{f'power {power}': Rules(power=power) for power in (0., .1, .2, .33, .5)}}
+
+def survey_table(runs, rules):
+    "{(task, length): excesses}"
+    res = {}
+    for run in runs:
+        replay = Replay(run, rules)
+        for factor in SURVEY_STARTS:
+            start = min(max(run.best[1]*factor, LO), HI)
+            rates = [replay(start, survey) for survey in run.surveys()]
+            res.setdefault((run.key[0],run.n_total), []).extend(run.log_excess(run.result(lr)) for lr in rates)
+    return res
+
+def refine_table(runs, how):
+    res = {}
+    for run in runs:
+        for factor in REFINE_STARTS:
+            start = run.best[1]*factor*2**.12 # between the points of the grid
+            got = bracket(lambda at: worth(run.judged(start*2**at, run.n_total)), 10)
+            lr = start*2**minimum_of(how, list(got), list(got.values()))
+            res.setdefault((run.key[0],run.n_total), []).append(run.log_excess(run.result(lr)))
+    return res
+
+def collapse_table(runs, collapse):
+    res = {}
+    for run in runs:
+        losses = [run.final(run.ask(run.guarded, run.best[1]*factor, collapse)) for factor in COLLAPSE_AT]
+        res.setdefault((run.key[0],run.n_total), []).extend(map(run.log_excess, losses))
+    return res
+
+def show(title, tables):
+    "A line for each table, compared with the first"
+    print(f'\n| {title} | mean | median | above .5 | change |\n|---|---|---|---|---|')
+    base = None
+    for name,table in tables:
+        means,all_of = {k:np.mean(v) for k,v in table.items()},np.concatenate(list(table.values()))
+        base = base or means
+        change = np.array([means[k]-base[k] for k in base])
+        line = f'| {name} | {all_of.mean():.3f} | {np.median(all_of):.3f} | {(all_of>.5).mean():.0%} | '
+        if means is not base: line += f'{change.mean():+.4f} ± {change.std(ddof=1)/len(change)**.5:.4f}'
+        print(line+' |', flush=True)
+
+def check(run):
+    "Is the replay what `probe` does?"
+    replay,start = Replay(run, Rules()),.01
+    for survey in run.surveys():
+        plan = ProbePlan(run.n_total, replay.n_steps, n_probes=3, survey=survey, kind=run.task.kind, bounds=(LO,HI))
+        found = probe(run.judged, start, plan, run.untrained())
+        assert math.isclose(found.lr if found.is_better else start, replay(start, survey), rel_tol=1e-9), (run.key, found)
+
+if __name__=='__main__':
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--cache', type=Path, help='file for what was trained')
+    parser.add_argument('--tasks', default=','.join(TASKS))
+    parser.add_argument('--seeds', type=int, default=2)
+    args = parser.parse_args()
+    kept = pickle.loads(args.cache.read_bytes()) if args.cache and args.cache.exists() else {}
+    runs = [Run(task, seed, n_total, kept) for n_total in LENGTHS for task in args.tasks.split(',') for seed in range(args.seeds)]
+    for run in runs:
+        check(run)
+        if args.cache: args.cache.write_bytes(pickle.dumps(kept))
+    show('survey', ((name, survey_table(runs, rules)) for name,rules in ROWS.items()))
+    short = [run for run in runs if run.n_total==LENGTHS[0]]
+    show('refine', ((how, refine_table(short, how)) for how in ('vertex','basin','best')))
+    show('guard', ((('with' if o else 'without')+' collapse', collapse_table(runs, o)) for o in (False,True)))
+    if args.cache: args.cache.write_bytes(pickle.dumps(kept))
