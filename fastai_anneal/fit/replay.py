@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Tape', 'Rewind', 'is_finite', 'Replay']
 
-# %% ../../nbs/fit/replay.ipynb #3efed2d3
+# %% ../../nbs/fit/replay.ipynb #46d8cc43
 import itertools
 from contextlib import contextmanager
 from dataclasses import replace
@@ -18,7 +18,7 @@ from ..core.generators import rng_state,set_rng_state
 from ..core.snapshot import Snapshot
 from ..core.undo import delayed_interrupt,remember_attrs
 from ..lr.judge import floats,nbytes
-from ..schedule import _trained_state as trained_state,_set_trained_state as set_trained_state # TRANSITION
+from ..schedule.state import set_trained_state,trained_state
 
 # %% ../../nbs/fit/replay.ipynb #9ee76b7f
 class Tape(GetAttr):

@@ -5,17 +5,16 @@
 # %% auto #0
 __all__ = ['SimAnnealHP']
 
-# %% ../../nbs/fit/simanneal.ipynb #7712ef2f
+# %% ../../nbs/fit/simanneal.ipynb #51c0e2cb
 from fastai.basics import *
-from fastai.callback.core import Callback
 
 from ..core.callbacks import CANCELS,is_training
 from ..core.durations import check_duration,check_number,duration_its
 from ..core.generators import loaders_of
 from ..core.hypers import n_batches
 from ..core.monitor import check_monitor,monitor_mode
+from ..core.refusing import RefusingCallback,refusing
 from ..core.undo import delayed_interrupt
-from ..schedule import refusing # TRANSITION
 from ..schedule.shapes import Shape,ShapeExp
 from ..annealing.accept import penalty
 from ..annealing.space import Categorical,Space
@@ -55,11 +54,11 @@ def _checked_plan(cb):
     if plan: return plan
     raise ValueError(f"budget={cb.budget} leaves no batch for a candidate in a fit of {total}: fit longer, or give more")
 
-# %% ../../nbs/fit/simanneal.ipynb #a556dd24
-class SimAnnealHP(HasRecord, Callback):
+# %% ../../nbs/fit/simanneal.ipynb #51cca48f
+class SimAnnealHP(HasRecord, RefusingCallback):
     "Anneal hyperparameters inside one fit: try them on a few batches, go back, keep what is better"
     order = 70 # after `ParamScheduler` (60), whose value it multiplies, and after the trackers
-    _stateattrs = ('trials','held','run_epoch')
+    _stateattrs = (*RefusingCallback._stateattrs, 'trials', 'held', 'run_epoch')
     trials,held,run_epoch = None,None,None # while a fit is under way; the last is the learner's own `_do_epoch`
     def __init__(self,
         hps, # `{'lr': LogFloat(1e-4, 1), ...}`: names and spaces, or `HP`s
@@ -73,7 +72,7 @@ class SimAnnealHP(HasRecord, Callback):
         accept=penalty, # Acceptance rule, see `metropolis` and `penalty`
         warm:float=.25, # Without a schedule for lr: share of the fit in which lr rises along a cosine
         cool:float=.75, # And in which it falls to 0 along another, at the end; with 0 it neither rises nor falls
-        n_valid:int=None, # Validation items to judge by, at most; by default 1024, up to 8192 if segments are long
+        n_valid:int=None, # Validation items to judge by, at most; by default 1024, or up to 8192 if segments are long
         holdout:float=.5, # Share of the validation items, at least, that the judge never sees: for `score`
         average:bool=True, # Judge the mean of the weights over the second half of the segment?
         mode:str=None, # Should `monitor` be small, `'min'`, or large, `'max'`? By default as its name says

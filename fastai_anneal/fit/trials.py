@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['Trials']
 
-# %% ../../nbs/fit/trials.ipynb #0b4cf1bd
+# %% ../../nbs/fit/trials.ipynb #32fae799
 import math,time
 
 from fastai.basics import *
 
 from ..core.hypers import n_batches
-from ..schedule import Checkpoint # TRANSITION
+from ..schedule.checkpoint import Checkpoint
 from ..annealing.space import Space
 from ..lr.horizon import optimizer_kind
 from ..lr.judge import Judge,Judgement,paired_change
@@ -51,7 +51,7 @@ class _TrialBar:
 
     def _bar(self): return getattr(getattr(self.learn, 'progress', None), 'pbar', None)
 
-# %% ../../nbs/fit/trials.ipynb #614130f4
+# %% ../../nbs/fit/trials.ipynb #12bcf031
 _min_items,_max_items = 1024,8192 # validation items to judge by
 _judging = 4 # so many items of a segment for one to judge by: then judging takes a tenth of the time of training
 _n_bracket = 3 # longer cycles around the best rate of the short ones
@@ -86,7 +86,7 @@ class Trials:
     def _is_awake(self):
         "A fit that goes on from a checkpoint skips what it did before"
         for cb in self.learn.cbs if not self.cb.run else ():
-            if isinstance(cb, Checkpoint) and cb._early is not None: cb._early.wake() # TRANSITION
+            if isinstance(cb, Checkpoint): cb.wake()
         return self.cb.run
 
     def _is_due(self):
