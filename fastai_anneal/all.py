@@ -3,7 +3,9 @@ import importlib.util as _util
 
 from .core import *
 from .schedule import *
-from .lr_finder import *
+from .lr.finder import *
+from .lr.found import FoundHP,FoundLR
+from .lr.sweep import HPFinder,LRFinder
 from .anneal import *
 from .simanneal import *
 from .search import *

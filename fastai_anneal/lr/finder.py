@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/lr/finder.ipynb #81d5dc41
+# %% ../../nbs/lr/finder.ipynb #44ce8580
 import math,numbers,random
 from dataclasses import asdict
 
@@ -20,7 +20,7 @@ from ..core.ranks import rank
 from ..core.undo import preserved
 from .curve import read_curve,suggest,suggest_edge,usable_points
 from .found import FoundHP,FoundLR,suggestion_of
-from .horizon import func_name,optimizer_kind,planned_steps
+from .horizon import func_name,optimizer_kind,fit_steps
 from .judge import Judge
 from .probe import ProbePlan,probe
 from .sweep import Cycle,HPFinder,LRFinder
@@ -129,7 +129,7 @@ def _refine(sweeper, found, n_probes):
     found.info.update(one_sweep=found.lr, probes=trials)
     if probed.is_better: found.suggestion = probed.lr
 
-# %% ../../nbs/lr/finder.ipynb #f6951673
+# %% ../../nbs/lr/finder.ipynb #d91bf80b
 def _check_count(what, value, lo):
     if not isinstance(value, numbers.Integral) or value<lo:
         raise ValueError(f"{what}={value!r}: must be a whole number from {lo} on")
@@ -174,7 +174,7 @@ def lr_find(self:Learner,
     "Find a learning rate, and leave the learner as it was, to the last bit"
     _check_count('repeats', repeats, 1)
     _check_count('refine', refine or 0, 0)
-    n_it = planned_steps(self, n_epoch, n_it)
+    n_it = fit_steps(self, n_epoch, n_it)
     with preserved(self, device=device) as snapshot:
         sweeper = _Sweeper(self, snapshot, seed)
         options = dict(widen=widen, ratios=_ratios_of(self, ratios), bar=sweeper.bar, guarded=True)
