@@ -9,10 +9,10 @@ __all__ = ['anneal']
 from fastcore.meta import delegates
 from .annealer import Annealer
 
-# %% ../../nbs/annealing/anneal.ipynb #59e968ba
+# %% ../../nbs/annealing/anneal.ipynb #383cb142
 @delegates(Annealer)
 def anneal(
-    objective, # Function of a point (a dict if the space is one): its energy, or `(energy, standard error)`; small is good
+    objective, # Function of a point: its energy (small is good), or a pair of energy and standard error
     space, # `Space`, a `Dim`, a dict of them, or a state with its own `propose`
     n_iter:int=100, # Evaluations
     callback=None, # Called with the `Annealer` after each evaluation; returns True to stop
@@ -24,7 +24,7 @@ def anneal(
         for _ in range(n_iter):
             result = objective(annealer.ask())
             if not isinstance(result, tuple): result = (result,)
-            if len(result)>2: raise ValueError(f"the objective returned {result!r}: must be an energy or `(energy, standard error)`")
+            if len(result)>2: raise ValueError(f"the objective returned {result!r}: must be energy and standard error")
             annealer.tell(*result)
             if callback is not None and callback(annealer): break
     except KeyboardInterrupt: print(f'interrupted after {annealer.i} of {n_iter} evaluations')

@@ -14,7 +14,7 @@ from optuna.study import StudyDirection
 from optuna.trial import TrialState
 from ..annealing.walk import Step,Walk
 
-# %% ../../nbs/search/history.ipynb #4f6475ed
+# %% ../../nbs/search/history.ipynb #d2a568e6
 ATTR = 'anneal' # the system attribute that says what was decided when a trial was proposed
 DONE = TrialState.COMPLETE,TrialState.PRUNED,TrialState.FAIL
 
@@ -46,7 +46,8 @@ class Record:
 def is_maximized(study): return study.direction==StudyDirection.MAXIMIZE
 
 def _record(trial, sign, interned):
-    constraints = trial.constraints.values() if hasattr(trial, 'constraints') else trial.system_attrs.get('constraints') or ()
+    if hasattr(trial, 'constraints'): constraints = trial.constraints.values()
+    else: constraints = trial.system_attrs.get('constraints') or () # an older Optuna
     return Record(trial.number, trial.state, trial.params,
         dists={name:interned.setdefault((name,dist), dist) for name,dist in trial.distributions.items()},
         attrs=trial.system_attrs.get(ATTR) or {},
@@ -61,8 +62,7 @@ def records(
 )->list:
     "The trials of `study` in the order of their numbers"
     if len(study.directions)>1:
-        raise ValueError(f"the study has {len(study.directions)} objectives, and annealing takes one: weigh them into one, "
-                         "or use optuna.samplers.NSGAIISampler")
+        raise ValueError(f"the study has {len(study.directions)} objectives, annealing takes one: weigh them into one")
     sign,memo,res = -1. if is_maximized(study) else 1.,{} if memo is None else memo,[]
     done,interned = memo.setdefault('done', {}),memo.setdefault('dists', {})
     for t in study.get_trials(deepcopy=False):
@@ -86,7 +86,8 @@ def latest_dists(
             dists[name] = dist
     return {name:dist for name,dist in sorted(dists.items()) if name not in changed and not dist.single()}
 
-def _is_alike(old, new): return type(old)==type(new) and not isinstance(new, CategoricalDistribution) and new.log==old.log
+def _is_alike(old, new):
+    return type(old)==type(new) and not isinstance(new, CategoricalDistribution) and new.log==old.log
 
 # %% ../../nbs/search/history.ipynb #dd3f7dc1
 class History:

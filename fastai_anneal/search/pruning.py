@@ -10,7 +10,7 @@ import optuna
 from fastai.callback.core import Callback,CancelFitException
 from ..core.monitor import check_monitor,monitor_mode,monitor_names
 
-# %% ../../nbs/search/pruning.ipynb #3a9414cb
+# %% ../../nbs/search/pruning.ipynb #06ace1a5
 class SimAnnealPruning(Callback):
     "Report `monitor` to an Optuna `trial` each epoch, and stop when its pruner says so"
     order = 90 # after the recorder, savers and stoppers, so that raising after the fit keeps nobody from cleaning up
@@ -21,7 +21,7 @@ class SimAnnealPruning(Callback):
     ):
         mode,study = monitor_mode(monitor, mode),getattr(trial, 'study', None)
         if study is not None and len(study.directions)>1:
-            raise ValueError(f"the study has {len(study.directions)} objectives, and Optuna prunes studies with one only")
+            raise ValueError(f"the study has {len(study.directions)} objectives, Optuna prunes by one")
         falls = mode=='min' if study is None else study.direction!=optuna.study.StudyDirection.MAXIMIZE
         self.trial,self.monitor,self.sign = trial,monitor,1 if falls==(mode=='min') else -1
         self.n_reports,self.trained,self.stopped = 0,False,False
