@@ -8,6 +8,7 @@ from fastai.basics import *
 from fastai.callback.all import *
 from fastai.test_utils import synth_learner,RegModel
 import fastai_anneal.core.undo as undo_module
+from fastai_anneal.core.snapshot import *
 from fastai_anneal.core.undo import *
 
 class Net(nn.Module):
