@@ -17,15 +17,15 @@ from fastai.optimizer import _BaseOptimizer
 from torch.nn.parameter import UninitializedTensorMixin
 from .generators import *
 
-# %% ../../nbs/core/snapshot.ipynb #29566ff7
+# %% ../../nbs/core/snapshot.ipynb #f7eef6b4
 _walked = (nn.Module, _BaseOptimizer, torch.optim.Optimizer, Callback, Metric, BaseLoss, torch.amp.GradScaler,
-           torch.optim.lr_scheduler.LRScheduler)
+           torch.optim.lr_scheduler.LRScheduler, L)
 _atoms = (str, bytes, numbers.Number, type(None), type, types.BuiltinFunctionType, types.ModuleType, Path,
           torch.dtype, torch.device, torch.Size)
 _not_walked = _atoms + (Learner, DataLoaders, DataLoader, torch.utils.data.DataLoader, torch.utils.data.Dataset,
                         pd.DataFrame, pd.Series, io.IOBase)
 _generators = (random.Random, torch.Generator, np.random.Generator, np.random.RandomState)
-_containers = (tuple, frozenset, MutableSequence, MutableSet, MutableMapping, deque, L)
+_containers = (tuple, frozenset, MutableSequence, MutableSet, MutableMapping, deque)
 
 def _package(obj): return type(obj).__module__.partition('.')[0]
 
@@ -117,7 +117,7 @@ class _TensorCopies:
         if self.targets: torch._foreach_copy_(self.targets, self.copies)
         if self.zeros: torch._foreach_zero_(self.zeros)
 
-# %% ../../nbs/core/snapshot.ipynb #652af84e
+# %% ../../nbs/core/snapshot.ipynb #d4cd7ac8
 _MOST_SEARCHED = 2000 # Objects of another library that are searched for tensors: a millisecond
 
 class Snapshot:
@@ -177,7 +177,7 @@ class Snapshot:
         elif isinstance(obj, (tuple,frozenset,types.MethodType)): self._walk_items(_parts(obj))
         elif isinstance(obj, types.FunctionType): self._walk_closure(obj)
         elif isinstance(obj, partial): self._walk_items(_parts(obj))
-        elif isinstance(obj, (MutableSequence,MutableSet,deque,L)): self._walk_collection(obj)
+        elif isinstance(obj, (MutableSequence,MutableSet,deque)): self._walk_collection(obj)
         elif isinstance(obj, MutableMapping): self._walk_mapping(obj)
         elif isinstance(obj, Iterator): self.warnings.append(f"{type(obj).__name__} cannot be turned back")
         elif self._is_ours(obj): self._walk_object(obj)
