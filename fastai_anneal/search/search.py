@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['anneal_search', 'read_search']
 
-# %% ../../nbs/search/search.ipynb #abfb7bbc
+# %% ../../nbs/search/search.ipynb #cd024e4f
 import json,math,numbers,time,warnings
 
 from fastai.basics import *
@@ -13,7 +13,7 @@ from ..annealing.space import Space
 from ..core.files import plain
 from ..core.generators import preserved_rng
 from ..core.monitor import monitor_mode
-from ..schedule.anneal import CosineAnneal
+from ..schedule.family import CosineAnneal
 from .bar import TrialsBar
 from .early import EarlyRejection
 from .record import SearchError,check_count

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['LearnerMaker', 'candidates', 'TrialWatch', 'TooLarge', 'Trainer']
 
-# %% ../../nbs/search/trial.ipynb #be2d0680
+# %% ../../nbs/search/trial.ipynb #845a1b84
 import inspect,math,time
 from contextlib import nullcontext
 from copy import copy,deepcopy
@@ -18,7 +18,8 @@ from ..core.durations import did_you_mean
 from ..core.generators import preserved_rng
 from ..core.hypers import check_hypers,n_batches
 from ..core.monitor import monitor_names,monitor_value
-from ..core.undo import remember_attrs,seeded_order
+from ..core.loaders import seeded_order
+from ..core.undo import remember_attrs
 from .record import SearchError
 
 # %% ../../nbs/search/trial.ipynb #6d1dff2d
