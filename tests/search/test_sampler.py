@@ -5,15 +5,15 @@ optuna = pytest.importorskip('optuna')
 from optuna.distributions import *
 from optuna.testing.pytest_samplers import BasicSamplerTestCase,RelativeSamplerTestCase,SingleOnlySamplerTestCase
 from optuna.trial import TrialState,create_trial
-from fastai_anneal.anneal import AdaptiveT
-from fastai_anneal.sampler import *
-from fastai_anneal.sampler import _History,_Axis
+from fastai_anneal.annealing.accept import AdaptiveT
+from fastai_anneal.search.pruning import SimAnnealPruning
+from fastai_anneal.search.sampler import SimAnnealSampler,anneal_history,best_by_mean,rejection_limit
 
 warnings.filterwarnings('ignore', category=optuna.exceptions.ExperimentalWarning)
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 class TestOptunasOwn(BasicSamplerTestCase, RelativeSamplerTestCase, SingleOnlySamplerTestCase):
-    @pytest.fixture(params=[dict(), dict(screen=None), dict(n_startup=0, n_chains=2, n_trials=8)], ids=['gp','unscreened','chains'])
+    @pytest.fixture(params=[dict(), dict(screen=None), dict(n_init=0, n_chains=2, n_trials=8)], ids=['gp','unscreened','chains'])
     def sampler(self, request): return lambda: SimAnnealSampler(seed=0, **request.param)
 
 def f(t, noise=0.):
@@ -61,7 +61,7 @@ def test_reseed_and_same_seed_in_two_threads():
     assert SimAnnealSampler().seed!=SimAnnealSampler().seed
 
 def test_acceptance_is_what_the_attributes_say():
-    st = study_of(40, noisy, n_trials=40, screen=None, final=0, restart=0); h = anneal_history(st)
+    st = study_of(40, noisy, n_trials=40, screen=None, repeat=0); h = anneal_history(st)
     cur,known,n_up = None,[],0
     for r,t in zip(h.itertuples(), st.trials):
         e = t.value
@@ -76,7 +76,7 @@ def test_acceptance_is_what_the_attributes_say():
     assert n_up>0 and h.temp.is_monotonic_decreasing and set(h.kind)=={'init','walk'}
 
 def test_each_chain_is_exact_with_a_trial_of_each_running():
-    st = optuna.create_study(sampler=SimAnnealSampler(seed=0, n_trials=36, n_chains=3, screen=None, final=0))
+    st = optuna.create_study(sampler=SimAnnealSampler(seed=0, n_trials=36, n_chains=3, screen=None, repeat=0))
     for _ in range(12):
         ts = [st.ask() for _ in range(3)]; vs = [noisy(t) for t in ts]
         for i in (2,0,1): st.tell(ts[i], vs[i])
@@ -136,12 +136,12 @@ def test_without_budget_repeats_are_spread():
 
 @pytest.mark.parametrize('screen', ['gp',None])
 def test_running_trials_are_not_duplicated(screen):
-    st = optuna.create_study(sampler=SimAnnealSampler(seed=0, screen=screen, n_startup=3))
+    st = optuna.create_study(sampler=SimAnnealSampler(seed=0, screen=screen, n_init=3))
     ds = dict(a=IntDistribution(0,4), b=CategoricalDistribution(['u','v','w']))
     for _ in range(4): t = st.ask(ds); st.tell(t, t.params['a'])
     ts = [st.ask(ds) for _ in range(8)]
     assert len({json.dumps(t.params) for t in ts}|{json.dumps(t.params) for t in st.trials[:4]})>=11
-    late = optuna.create_study(sampler=SimAnnealSampler(seed=0, screen=screen, n_startup=3)) # not yet suggested when the next one asks
+    late = optuna.create_study(sampler=SimAnnealSampler(seed=0, screen=screen, n_init=3)) # not yet suggested when the next one asks
     for _ in range(5): t = late.ask(ds); late.tell(t, t.params['a'])
     ts = [late.ask() for _ in range(4)]
     for t in ts: t.relative_params
@@ -149,7 +149,7 @@ def test_running_trials_are_not_duplicated(screen):
     assert len(set(ps))==4
 
 def test_an_exhausted_space_repeats():
-    st = optuna.create_study(sampler=SimAnnealSampler(seed=0, n_startup=2)); st.optimize(lambda t: t.suggest_int('a',0,2)+t.number%2*.1, n_trials=20)
+    st = optuna.create_study(sampler=SimAnnealSampler(seed=0, n_init=2)); st.optimize(lambda t: t.suggest_int('a',0,2)+t.number%2*.1, n_trials=20)
     reps = [a for a in attrs(st) if a['kind']=='repeat']
     assert len(reps)>=10 and best_by_mean(st).params=={'a':0}
 
@@ -206,8 +206,8 @@ def test_with_optunas_other_parts():
     assert optuna.importance.get_param_importances(st)
     best_by_mean(st)
 
-@pytest.mark.parametrize('kw,msg', [(dict(n_trials=0),'n_trials=0'), (dict(n_trials=2.5),'n_trials=2.5'), (dict(screen='rf'),"screen='rf'"), (dict(final=1.),'final=1.0'),
-    (dict(n_chains=0),'n_chains=0'), (dict(width=.1),'width=0.1'), (dict(walk=-1),'walk=-1'), (dict(schedule=AdaptiveT()),'adapts by a state'), (dict(n_startup='x'),"n_startup='x'")])
+@pytest.mark.parametrize('kw,msg', [(dict(n_trials=0),'n_trials=0'), (dict(n_trials=2.5),'n_trials=2.5'), (dict(screen='rf'),"screen='rf'"), (dict(repeat=1.),'repeat=1.0'),
+    (dict(n_chains=0),'n_chains=0'), (dict(width=.1),'width=0.1'), (dict(walk=-1),'walk=-1'), (dict(schedule=AdaptiveT()),'adapts by a state'), (dict(n_init='x'),"n_init='x'")])
 def test_wrong_arguments(kw, msg):
     with pytest.raises(ValueError, match=msg): SimAnnealSampler(**kw)
 
@@ -219,7 +219,7 @@ def test_multi_objective_says_what_to_do():
 @pytest.mark.parametrize('d', [FloatDistribution(-1e300,1e300), FloatDistribution(1e-300,1e300,log=True), IntDistribution(0,10**15), IntDistribution(-5,5,step=5), FloatDistribution(0,1,step=.3),
     IntDistribution(1,2**40,log=True), CategoricalDistribution([None,True,'x',1.5]), CategoricalDistribution([1,True,0])], ids=str)
 def test_odd_distributions(d):
-    st = optuna.create_study(sampler=SimAnnealSampler(seed=0, n_startup=3, n_trials=14))
+    st = optuna.create_study(sampler=SimAnnealSampler(seed=0, n_init=3, n_trials=14))
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
         for i in range(14):
@@ -228,7 +228,7 @@ def test_odd_distributions(d):
 worker = r'''
 import os,sys,time,json
 import optuna; optuna.logging.set_verbosity(optuna.logging.ERROR)
-from fastai_anneal.sampler import *
+from fastai_anneal.search.sampler import *
 kind,path,n = sys.argv[1],sys.argv[2],int(sys.argv[3])
 def storage():
     if kind=='sqlite': return optuna.storages.RDBStorage(f'sqlite:///{path}', engine_kwargs={'connect_args': {'timeout': 60}})
