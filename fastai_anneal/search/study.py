@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['StudyReader', 'StateSampler', 'SearchStudy']
 
-# %% ../../nbs/search/study.ipynb #ffb9e970
-import json,math,os,time
+# %% ../../nbs/search/study.ipynb #5c5bfb21
+import json,math,os,random,time
 from datetime import datetime
 
 import numpy as np,optuna
@@ -158,7 +158,8 @@ def _begun(storage, name, spec, settings, where):
         raise SearchError(f"{where} holds a study {name!r} that is not of `anneal_search`: give another storage or `study_name`")
     return _begin(study, spec, settings) # who began it was killed
 
-# %% ../../nbs/search/study.ipynb #c74207d0
+# %% ../../nbs/search/study.ipynb #eaabb69d
+_JITTER = .2 # Seconds to wait at most before one is put back, so that not all who notice do it: two would train it then
 _ASKING = 60. # Seconds after which a trial is dead that nobody has signed: to sign is the first thing that its process does
 
 class SearchStudy:
@@ -184,7 +185,7 @@ class SearchStudy:
 
     def ask(self)->SearchTrial:
         "The next trial, None if all are done or under way"
-        self._put_back_dead()
+        self._put_back_lost()
         frozen = self.reader.frozen()
         waiting = any(t.state==TrialState.WAITING and t.number<self.n_trials for t in frozen)
         if len(frozen)>=self.n_trials and not waiting: return None
@@ -224,19 +225,24 @@ class SearchStudy:
         return None if number is None else self.reader.frozen()[number]
 
     def report(self)->bool:
-        "Write down the last epoch of the trial in training; does the pruner want an end of it?"
+        "Write down the last epoch of the trial in training; should it be ended, as the pruner says?"
         trial,record = self.asked
         was_here = record.epochs in self._frozen(trial).intermediate_values # in a process that was killed
-        if not was_here: trial.report(record.curve[-1], record.epochs)
+        try:
+            if not was_here: trial.report(record.curve[-1], record.epochs)
+        except UpdateFinishedTrialError: return True # another process was faster
         return record.repeats is None and trial.should_prune()
 
     def tell(self):
         "Write down what became of the trial in training"
         (trial,record),self.asked = self.asked,None
-        if record.error: trial.set_user_attr('error', record.error)
-        if record.audit: trial.set_user_attr('audit', record.audit)
-        if record.state=='complete': self.study.tell(trial, record.value)
-        else: self.study.tell(trial, state=TrialState.PRUNED if record.state=='stopped' else TrialState.FAIL)
+        state = next(o for o,name in _STATES.items() if name==record.state)
+        try:
+            self.storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING) # should it have been put back
+            if record.error: trial.set_user_attr('error', record.error)
+            if record.audit: trial.set_user_attr('audit', record.audit)
+            self.study.tell(trial, record.value if record.state=='complete' else None, state, skip_if_finished=True)
+        except UpdateFinishedTrialError: del self.reader.records[record.number] # another process was faster
 
     def drop(self):
         "Put the trial in training back, for whoever goes on"
@@ -246,13 +252,19 @@ class SearchStudy:
         self._put_back(trial)
 
     def _put_back(self, trial):
-        try: self.storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
+        try:
+            self.storage.set_trial_user_attr(trial._trial_id, 'who', None)
+            self.storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
         except UpdateFinishedTrialError: pass # another process was faster
 
-    def _put_back_dead(self):
-        "Put back what processes on this machine were training when they died"
-        for t in self.reader.frozen():
-            if t.state!=TrialState.RUNNING: continue
-            who = t.user_attrs.get('who')
-            unsigned = who is None and (datetime.now()-t.datetime_start).total_seconds()>_ASKING
-            if unsigned or who is not None and is_dead(who): self._put_back(t)
+    def _is_lost(self, frozen):
+        "Was the process that trains the trial `frozen` killed?"
+        if frozen.state!=TrialState.RUNNING: return False
+        who = frozen.user_attrs.get('who')
+        return is_dead(who) if who else (datetime.now()-frozen.datetime_start).total_seconds()>_ASKING
+
+    def _put_back_lost(self):
+        "Put back what processes on this machine were training when they were killed"
+        for t in filter(self._is_lost, self.reader.frozen()):
+            time.sleep(_JITTER*random.Random().random())
+            if self._is_lost(self._frozen(t)): self._put_back(t)

@@ -75,7 +75,7 @@ def params_of(
         elif isinstance(dim, Dim): params[full] = dim.unit(value)
     return params
 
-# %% ../../nbs/search/suggest.ipynb #137b4892
+# %% ../../nbs/search/suggest.ipynb #7c093fb8
 def states_of(
     spec:dict # Name -> `Dim`, fixed value, further dict, or state
 )->dict:
@@ -102,6 +102,10 @@ def checked_spec(
         raise SearchError("the space has nothing to search: all of its values are fixed")
     return spec
 
+def _merged(point, given):
+    "`point` with what is `given`, also of the dicts in it"
+    return {name: _merged(o, given.get(name, {})) if isinstance(o, dict) else given.get(name, o) for name,o in point.items()}
+
 def whole_start(
     spec:dict, # Name -> `Dim`, fixed value, further dict, or state
     start:dict # Some hyperparameters
@@ -109,4 +113,4 @@ def whole_start(
     "`start` as a point of `spec`; what it leaves out is in the middle, a state as `spec` has it"
     states,space = states_of(spec),Space(numbers_of(spec))
     numbers = space.check({name:o for name,o in start.items() if name not in states})
-    return {**space.value(space.unit(numbers)), **{name:start.get(name, o) for name,o in states.items()}}
+    return {**_merged(space.value(space.unit(numbers)), numbers), **{name: start.get(name, o) for name,o in states.items()}}

@@ -1,6 +1,7 @@
 "What the tests of searches share: a small problem, and what there is to say of a result"
 from fastai.losses import CrossEntropyLossFlat
 from fastai.metrics import accuracy
+from fastai.basics import *
 from helpers import *
 from fastai_anneal.annealing.space import *
 from fastai_anneal.search.record import key_of
@@ -24,6 +25,13 @@ def mlp(width=8, p=0., dls=dls, **kwargs):
 def make_mlp(width=8, p=0.): return mlp(width, p)
 
 space = {'lr': LogFloat(1e-3,1), 'width': LogInt(2,32), 'p': LinFloat(0,.5)}
+
+class Each(Callback):
+    "Call `do(learn)` at each `event`; unlike `On` it may be copied, which a search does"
+    def __init__(self, event, do, order=80): # after `TrialWatch`
+        self.event,self.do,self.order = event,do,order
+    def __call__(self, event):
+        if event==self.event: self.do(self.learn)
 
 def search(make=make_mlp, spec=space, n_trials=8, n_epoch=2, seed=0, progress=False, **kwargs):
     return anneal_search(make, spec, n_trials=n_trials, n_epoch=n_epoch, seed=seed, progress=progress, **kwargs)

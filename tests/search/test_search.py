@@ -53,7 +53,7 @@ def test_reserved_names_are_applied():
         hypers = {name: learn.opt.hypers[-1][name] for name in ('lr','wd','mom')}
         seen.append({**hypers, 'bs': len(learn.xb[0]), 'n': learn.n_epoch})
     spec = {'lr': LogFloat(1e-3,1), 'wd': LogFloat(1e-3,.1), 'moms': LinFloat(.5,.9), 'bs': Categorical(8,32), 'n_epoch': LinInt(1,3), 'width': 4}
-    res = search(lambda width: mlp(width), spec, n_trials=6, sched=None, cbs=On('before_batch', look, order=80), early=0, repeat=0)
+    res = search(lambda width: mlp(width), spec, n_trials=6, sched=None, cbs=Each('before_batch', look), early=0, repeat=0)
     told = [dict(lr=t.hps['lr'], wd=t.hps['wd'], mom=t.hps['moms'], bs=t.hps['bs'], n=t.hps['n_epoch']) for t in res.trials]
     assert seen==[o for o in told if o['bs']==8 or o['n']>1] # three batches of 32 are an epoch
     assert [len(t.curve) for t in res.trials]==[t.hps['n_epoch'] for t in res.trials]
@@ -75,7 +75,7 @@ def test_schedules(sched):
     def look(learn):
         if learn.training: lrs.append(learn.opt.hypers[-1]['lr'])
     moms = Categorical((.9,.8,.9),(.95,.85,.95)) if sched=='one_cycle' else .9
-    search(spec={'lr': LogFloat(.0999,.1), 'moms': moms}, n_trials=1, cbs=On('before_batch', look, order=80), sched=sched)
+    search(spec={'lr': LogFloat(.0999,.1), 'moms': moms}, n_trials=1, cbs=Each('before_batch', look), sched=sched)
     assert max(lrs)==pytest.approx(.1, rel=2e-2) and (len(set(lrs))==1)==(sched is None)
 
 no_valid = DataLoaders(dls.train)
@@ -85,7 +85,7 @@ no_valid = DataLoaders(dls.train)
     (dict(n_trials=0), 'n_trials=0'), (dict(n_epoch=1.5), 'n_epoch=1.5'), (dict(early=2), 'early=2'), (dict(repeat=.9), 'repeat=0.9'),
     (dict(monitor='acuracy'), "did you mean 'accuracy'"), (dict(mode='up'), "mode='up'"), (dict(sched='cos'), "sched='cos'"),
     (dict(make=lambda width, p: nn.Linear(2,2)), 'has to return a Learner'), (dict(make=lambda width, p: Learner(no_valid, nn.Linear(6,2), loss_func=CrossEntropyLossFlat())), 'validation set'),
-    (dict(make={'a': make_mlp}, spec=None), 'pair of a function'), (dict(make={'a': (make_mlp, space)}), 'give no other'), (dict(start={'lr': 7.}), 'not in'),
+    (dict(make={'a': make_mlp}, spec=None), 'pair of a function'), (dict(make={'a': (make_mlp, space)}), 'with its own space'), (dict(start={'lr': 7.}), 'not in'),
     (dict(annealer=dict(screen='gq')), "screen='gq'"), (dict(annealer=dict(widht=1)), 'widht'), (dict(storage=3), 'storage=3'),
 ])
 def test_mistakes_are_named(kwargs, match):
@@ -100,7 +100,7 @@ def test_failures_are_rejections():
         if learn.opt.hypers[-1]['wd']<.05: return
         learn.loss_grad = learn.loss_grad*math.nan
         learn.loss = learn.loss_grad.detach()
-    res = search(make, {**space, 'wd': Categorical(0.,.1)}, n_trials=12, cbs=On('after_loss', diverge), early=0)
+    res = search(make, {**space, 'wd': Categorical(0.,.1)}, n_trials=12, cbs=Each('after_loss', diverge), early=0)
     failed = [t for t in res.trials if t.state=='failed']
     assert len(failed)>2 and not any(t.accepted for t in failed)
     assert res.trials[1].error=='RuntimeError: out of memory, say' and any('not finite' in t.error or 'nan' in t.error for t in failed)
@@ -130,10 +130,11 @@ def test_start():
 
 def test_interrupt_returns_what_there_is(tmp_path):
     is_on = []
-    stop = lambda learn: learn.epoch==1 and len(is_on)==4
+    def stop(learn):
+        if learn.epoch==1 and len(is_on)==4: raise KeyboardInterrupt
     def callback(result): is_on.append(1)
     file = tmp_path/'search.log'
-    res = search(callback=callback, cbs=RaiseAt(stop, KeyboardInterrupt, 'before_epoch'), storage=file)
+    res = search(callback=callback, cbs=Each('before_epoch', stop), storage=file)
     assert len(res.trials)==4 and res.interrupted and res.best is not None
     assert facts(search(storage=file))==facts(search()) # the same process goes on
 
@@ -181,7 +182,7 @@ def with_curves(q):
 def fake_loss(learn): learn.recorder.values[-1][1] = (abs(math.log10(learn.q))+.1)*(1+2**-learn.epoch)
 
 def test_early_rejection_saves_epochs_and_audits():
-    fake = dict(make=with_curves, spec={'q': LogFloat(1e-2,1e2)}, n_epoch=5, cbs=On('after_epoch', fake_loss, order=55), repeat=0)
+    fake = dict(make=with_curves, spec={'q': LogFloat(1e-2,1e2)}, n_epoch=5, cbs=Each('after_epoch', fake_loss, 55), repeat=0)
     res = search(n_trials=50, audit=.3, **fake)
     early = res.early
     assert early['stopped']>5 and early['epochs_saved']>15 and early['epochs']+early['epochs_saved']==250

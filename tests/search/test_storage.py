@@ -17,12 +17,12 @@ networks = dict(make=make_net, spec={'net': Net((6,), 2, widths=(2,32)), 'lr': L
 
 @pytest.mark.parametrize('kwargs', [{}, networks, {**networks, 'warm': True}], ids=['numbers','networks','warm'])
 def test_killed_at_any_moment(kwargs, tmp_path):
-    file,kwargs = tmp_path/'search.log',dict(n_trials=20, repeat=.2, **kwargs)
+    file,kwargs = tmp_path/'search.log',dict(n_trials=12, repeat=.2, **kwargs)
     whole = facts(search(**kwargs))
     rng,n_kills,size = random.Random(0),0,0
     for _ in range(30):
         process = forked(lambda: search(storage=file, **kwargs))
-        size += rng.randint(1500, 9000) # bytes of the file at which to kill: whatever the speed of the machine
+        size += rng.randint(1500, 7000) # bytes of the file at which to kill: whatever the speed of the machine
         while process.exitcode is None and (file.stat().st_size if file.exists() else -1)<size: time.sleep(.002)
         if process.exitcode is not None: break
         time.sleep(rng.uniform(0, .03))
@@ -39,8 +39,8 @@ def test_torn_anywhere(tmp_path):
     a,b = tmp_path/'a.log',tmp_path/'b.log'
     whole = facts(search(storage=a, n_trials=4))
     data = a.read_bytes()
-    for cut in (0, 5, 200, len(data)//2, len(data)-1, len(data)-7, data.index(b'\n')):
-        b.write_bytes(data[:cut].replace(b'"worker_id"', b'"worker_id"'))
+    for cut in (0, 200, len(data)//2, len(data)-1, data.index(b'\n')):
+        b.write_bytes(data[:cut])
         hand_over(b)
         assert facts(search(storage=b, n_trials=4))==whole, cut
     b.write_bytes(data[:300]+b'\0'*50) # what a power cut leaves
@@ -48,9 +48,7 @@ def test_torn_anywhere(tmp_path):
 
 def hand_over(file):
     "Let the running trial of the journal `file` be one of a process that is dead"
-    pid = f'"{os.getpid()}"'
-    text = file.read_text().replace(f'", {os.getpid()},', '", 999999999,').replace(f'",{os.getpid()},', '",999999999,')
-    file.write_text(text)
+    file.write_text(file.read_text().replace(f'",{os.getpid()},', '",999999999,'))
 
 def test_damaged_and_foreign_files_are_left_alone(tmp_path):
     file = tmp_path/'search.log'
@@ -153,7 +151,7 @@ def test_four_workers_one_killed(kind, kwargs, tmp_path, monkeypatch):
     monkeypatch.setattr('fastai_anneal.search.storage._LOCK_GRACE', 8) # should the killed one have held the journal's lock
     storage,n = where(kind, tmp_path),14
     kwargs = dict(storage=storage, n_trials=n, early=0, **kwargs)
-    def work(): search(cbs=On('after_epoch', lambda learn: time.sleep(.02)), **kwargs)
+    def work(): search(cbs=Each('after_epoch', lambda learn: time.sleep(.02)), **kwargs)
     workers = [forked(work) for _ in range(4)]
     for _ in range(1500): # until it trains
         time.sleep(.01)
@@ -168,4 +166,4 @@ def test_four_workers_one_killed(kind, kwargs, tmp_path, monkeypatch):
     assert len(res.trials)==n and all(t.state=='complete' for t in res.trials)
     assert len({t.seed for t in res.trials})==n # nothing was trained twice
     trials = study_in(storage).trials
-    assert [t.number for t in trials if t.number<n]==list(range(n)) and len({t.user_attrs['who'][1] for t in trials})>=3
+    assert [t.number for t in trials[:n]]==list(range(n)) and len({t.user_attrs['who'][1] for t in trials[:n]})>=3
