@@ -12,7 +12,7 @@ from fastai.basics import *
 from fastai.callback.progress import *
 from .record import shown,shown_all
 
-# %% ../../nbs/search/bar.ipynb #c7760ddb
+# %% ../../nbs/search/bar.ipynb #e5b33f4f
 class TrialsBar:
     "A bar over the trials, and a table of those that were better than all before"
     def __init__(self,
@@ -21,7 +21,8 @@ class TrialsBar:
         show:bool=True # Show anything at all?
     ):
         self.n_trials,self.monitor,self.show = n_trials,monitor,show
-        self.master,self.names,self.quiet = None,[],True # the bar, made with the first learner; columns; is there no table?
+        self.master = None # the bar, made with the first learner
+        self.names,self.quiet = [],True # columns; is there no table?
 
     def begin(self, learn:Learner, trial, n_done:int):
         "The master bar for the training of `learn`, after `n_done` trials; None if nothing is shown"

@@ -49,7 +49,7 @@ class Layer:
         is_sound = self.kind=='dense' or self.k%2==1 and self.k>0 and self.stride>0
         return '' if is_sound else f'{me} has kernel {self.k} and stride {self.stride}'
 
-# %% ../../nbs/search/net.ipynb #0f2f0193
+# %% ../../nbs/search/net.ipynb #28edef64
 _POISSON = 4 # Moves beyond the first, on average, at a width of 1
 
 class Net:
@@ -74,7 +74,7 @@ class Net:
         self.head = (last,) if head is None else tuple(head)
         self.widths,self.kernels,self.acts = tuple(widths),tuple(kernels),tuple(acts)
         self.max_layers,self.max_params,self.max_macs = max_layers,max_params,max_macs
-        self.flat,self.kinds = flat,tuple(kinds or (('conv','dense') if len(self.shape)==3 else ('dense',)))
+        self.flat,self.kinds = flat,tuple(kinds or ('conv','dense')[len(self.shape)==1:])
         self._sizes = None
         if problem := self.problem(): raise ValueError(f"this is no network: {problem}")
 
@@ -113,7 +113,7 @@ class Net:
         for o in self.layers:
             if problem := o.problem(is_map): return problem
             least,most = self.widths
-            if not least<=o.width<=most: return f'layer {o.id} has the width {o.width}, not one from {least} to {most}'
+            if not least<=o.width<=most: return f'layer {o.id} has the width {o.width}, not {least} to {most}'
             is_map[o.id] = o.kind=='conv'
         if not self.head or len(set(self.head))<len(self.head): return 'the head has to read something, and nothing twice'
         if unknown := set(self.head)-set(is_map): return f'the head reads {min(unknown)}, which is not there'

@@ -10,16 +10,17 @@ import math
 
 from fastai.basics import *
 
-# %% ../../nbs/search/net_module.ipynb #73ed1034
+# %% ../../nbs/search/net_module.ipynb #1a1120bb
 ACTS = dict(relu=nn.ReLU, gelu=nn.GELU, silu=nn.SiLU, leaky=nn.LeakyReLU)
 
 class _LayerModule(nn.Module):
     def __init__(self, net, layer):
         super().__init__()
         n_inputs,is_conv = net.n_inputs(layer.kind, layer.src),layer.kind=='conv'
-        options = dict(bias=True) if not is_conv else dict(kernel_size=layer.k, stride=layer.stride, padding=layer.k//2)
+        options = dict(kernel_size=layer.k, stride=layer.stride, padding=layer.k//2) if is_conv else {}
         self.lin = (nn.Conv2d if is_conv else nn.Linear)(n_inputs, layer.width, **options)
-        self.norm = (nn.BatchNorm2d if is_conv else nn.BatchNorm1d)(layer.width) if layer.norm else nn.Identity()
+        norm = nn.BatchNorm2d if is_conv else nn.BatchNorm1d
+        self.norm = norm(layer.width) if layer.norm else nn.Identity()
         if layer.norm: self.lin.bias = None # normalisation takes it away again
         self.act = ACTS[layer.act]()
     def forward(self, x): return self.act(self.norm(self.lin(x)))

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
-# %% ../../nbs/search/net_moves.ipynb #61ba00ee
+# %% ../../nbs/search/net_moves.ipynb #da9f9463
 def with_layer(
     net, # `Net`
     layer # In the place of the one with its id
@@ -61,12 +61,13 @@ def afforded(
     free = net.but(max_params=None, max_macs=None)
     if free.problem() or not net.is_too_large(): return net
     for factor in np.arange(.95, .45, -.05):
-        narrower = net.but(layers=tuple(replace(o, width=max(round(o.width*factor), net.widths[0])) for o in net.layers))
+        layers = [replace(o, width=max(round(o.width*factor), net.widths[0])) for o in net.layers]
+        narrower = net.but(layers=tuple(layers))
         if not narrower.is_too_large(): return narrower
 
-# %% ../../nbs/search/net_moves.ipynb #e9735a37
+# %% ../../nbs/search/net_moves.ipynb #5a7fbdcf
 _BESIDE = .4 # Share of added layers that are beside a connection, not in its place
-_ALIKE = .7 # Share of those in its place that are as wide as the layer they read, so that they can begin as the identity
+_ALIKE = .7 # Share of those in its place that are as wide as what they read, so that they can begin as the identity
 
 def _pick(rng, items): return items[int(rng.random()*len(items))] if len(items) else None
 def _clamped(net, width): return min(max(width, net.widths[0]), net.widths[1])
@@ -106,8 +107,8 @@ def _remove(net, rng):
     "A layer out, what it read to those who read it"
     layer = _pick(rng, net.layers)
     if layer is None: return None
-    for reader in [reader for source,reader in edges(net) if source==layer.id]:
-        net = rewired(net, reader, lambda src: [o for source in src for o in (layer.src if source==layer.id else (source,))])
+    def change(sources): return [o for source in sources for o in (layer.src if source==layer.id else (source,))]
+    for reader in [reader for source,reader in edges(net) if source==layer.id]: net = rewired(net, reader, change)
     return net.but(layers=tuple(o for o in net.layers if o.id!=layer.id))
 
 def _resized(net, rng, factors, least):

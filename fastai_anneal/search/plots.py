@@ -18,14 +18,15 @@ from ..annealing.space import Space
 from .record import key_of,shown
 from .suggest import numbers_of
 
-# %% ../../nbs/search/plots.ipynb #99dba272
+# %% ../../nbs/search/plots.ipynb #48f809c9
 def _features(hps, prefix=''):
     "`hps` with states and dicts taken apart; arrays are left out"
     features = {}
     for name,value in hps.items():
         if hasattr(value, 'features'): features |= _features(value.features(), f'{prefix}{name}.')
         elif isinstance(value, dict): features |= _features(value, f'{prefix}{name}.')
-        elif getattr(value, 'ndim', 0)==0: features[f'{prefix}{name}'] = value.item() if isinstance(value, np.generic) else value
+        elif isinstance(value, np.generic): features[prefix+name] = value.item()
+        elif getattr(value, 'ndim', 0)==0: features[prefix+name] = value
     return features
 
 def _is_number(value): return isinstance(value, numbers.Real) and not isinstance(value, bool)
@@ -85,7 +86,7 @@ def importance(
     shares = optuna.importance.get_param_importances(study, evaluator=evaluator)
     return {name: float(share) for name,share in shares.items()}
 
-# %% ../../nbs/search/plots.ipynb #d912a9ac
+# %% ../../nbs/search/plots.ipynb #3d36aa0a
 _LOG_FROM = 5 # A value axis is logarithmic when the largest value is more than that many times the smallest
 _MARKERS = dict(complete=('o','C0','C0'), stopped=('v','.7','.7'), repeat=('o','C3','none'), failed=('x','C3','C3'))
 _JITTER = .15 # Points of a choice are spread by that much, so that they are seen
@@ -101,16 +102,16 @@ def plot_trials(
     table = result.history
     for label,(marker,color,fill) in _MARKERS.items():
         part = table[table.state.where(table.repeats.isna() | (table.state!='complete'), 'repeat')==label]
-        at_top = dict(transform=axs[0].get_xaxis_transform()) if label=='failed' else {}
-        heights = part.value if label!='failed' else [.97]*len(part)
-        if len(part): axs[0].plot(part.trial, heights, marker, c=color, mfc=fill, ms=5, label=label, **at_top)
+        heights,kwargs = part.value,dict(c=color, mfc=fill, ms=5, label=label)
+        if label=='failed': heights,kwargs['transform'] = [.97]*len(part),axs[0].get_xaxis_transform()
+        if len(part): axs[0].plot(part.trial, heights, marker, **kwargs)
     axs[0].step(table.trial, table.best, where='post', c='C1', label='best so far')
-    _scale(axs[0], table.value[table.value.notna() & (table.state=='complete')], result.sign)
+    _scale(axs[0], table.value[table.state=='complete'], result.sign)
     axs[0].set_ylabel(result.monitor)
     axs[0].legend(fontsize=8, loc='best')
     axs[1].plot(table.trial, table.temp, c='C4')
     axs[1].set(xlabel='trial', ylabel='temperature')
-    if len(temps := table.temp.dropna()) and temps.min()>0: axs[1].set_yscale('log')
+    if table.temp.min()>0: axs[1].set_yscale('log')
     return axs
 
 def _scale(ax, values, sign):

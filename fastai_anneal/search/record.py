@@ -44,7 +44,7 @@ def shown_all(
     if hps is None: return 'nothing'
     return ', '.join(f'{name}={shown(value)}' for name,value in hps.items())
 
-# %% ../../nbs/search/record.ipynb #aa32739d
+# %% ../../nbs/search/record.ipynb #52a16146
 @dataclass
 class SearchTrial:
     "One training: its hyperparameters, its curve, and what became of it"
@@ -64,7 +64,8 @@ class SearchTrial:
 
     @property
     def epochs(self): return len(self.curve)
-    def __repr__(self): return f'SearchTrial({self.number}, {self.state}, value={self.value:.5g}, {shown_all(self.hps)})'
+    def __repr__(self):
+        return f'SearchTrial({self.number}, {self.state}, value={self.value:.5g}, {shown_all(self.hps)})'
 
 def by_hps(
     trials # `SearchTrial`s

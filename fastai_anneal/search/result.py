@@ -35,8 +35,8 @@ def ranked(
     believed,_ = posterior(means, noise/counts, half.mean(), among)
     return [groups[i] for i in np.argsort(believed, kind='stable')]
 
-# %% ../../nbs/search/result.ipynb #8ba90960
-_COLUMNS = 'trial state value energy best temp accepted repeats epochs seconds'.split() # of `history`, before the others
+# %% ../../nbs/search/result.ipynb #8289230a
+_COLUMNS = 'trial state value energy best temp accepted repeats epochs seconds'.split() # of `history`
 _UNTRAINED = ("this result was read from a storage or a file and does not know how to make a learner: "
               "call `anneal_search` with the same arguments, which trains nothing anew")
 
@@ -67,11 +67,11 @@ class SearchResult:
         self.trainer,self.weights,self.interrupted = trainer,weights,interrupted
         self.monitor,self.sign = settings['monitor'],1 if settings['mode']=='min' else -1
 
-    def __getstate__(self): return {**self.__dict__, 'trainer': None, 'weights': None} # what makes learners need not pickle
+    def __getstate__(self): return {**self.__dict__, 'trainer': None, 'weights': None} # need not pickle
 
     @property
     def best_trials(self)->list:
-        "The trainings of the configuration with the best mean, which is trusted the less the fewer they are; the best first"
+        "The trainings of the configuration with the best posterior mean, the best first"
         return sorted(next(iter(ranked(self.trials)), []), key=lambda t: t.energy)
 
     @property
@@ -106,8 +106,9 @@ class SearchResult:
         path=None # A file to write it to; by default it is returned only
     )->str:
         "All of it as JSON"
-        told = dict(settings=self.settings, best=self.best, best_value=self.best_value, best_n=len(self.best_trials),
-                    early=self.early, trials=[dict(vars(t), epochs=t.epochs) for t in self.trials])
+        best = dict(best=self.best, best_value=self.best_value, best_n=len(self.best_trials))
+        trials = [dict(vars(t), epochs=t.epochs) for t in self.trials]
+        told = dict(settings=self.settings, **best, early=self.early, trials=trials)
         text = json.dumps(plain(told), indent=1)
         if path is not None:
             with atomic_write(path) as file: file.write(text)
@@ -133,8 +134,9 @@ class SearchResult:
     )->list:
         "The best hyperparameters"
         points,found = [group[0].hps for group in ranked(self.trials)],{}
-        if distinct is not None and points and not any(distinct in hps for hps in points):
-            raise SearchError(f"distinct={distinct!r}: {did_you_mean(distinct, {name for hps in points for name in hps})}")
+        names = {name for hps in points for name in hps}
+        if points and distinct not in {None, *names}:
+            raise SearchError(f"distinct={distinct!r}: {did_you_mean(distinct, names)}")
         for hps in points: found.setdefault(key_of(hps if distinct is None else hps.get(distinct)), hps)
         return list(found.values())[:n]
 
@@ -149,7 +151,8 @@ class SearchResult:
         if self.trainer is None: raise SearchError(_UNTRAINED)
         if n_epoch is None: n_epoch = self.settings['n_epoch']
         for name,value in dict(n=n, n_seeds=n_seeds, n_epoch=n_epoch).items(): check_count(name, value)
-        if not (points := self.shortlist(n, distinct)): raise SearchError("no training came to its end, so there are no finalists")
+        points = self.shortlist(n, distinct)
+        if not points: raise SearchError("no training came to its end, so there are no finalists")
         trainer = copy(self.trainer)
         trainer.settings = {**self.settings, 'n_epoch': n_epoch, 'early': 0, 'repeat': 0, 'warm': False}
         if make_learner is not None: trainer.make = LearnerMaker(make_learner, self.spec)
@@ -177,5 +180,5 @@ class SearchResult:
         mean = f' (mean of {len(self.best_trials)})' if len(self.best_trials)>1 else ''
         counts = f"{n['complete']} complete, {n['stopped']} stopped early, {n['failed']} failed"
         spent = f'{sum(t.epochs for t in self.trials)} epochs, {sum(t.seconds for t in self.trials):.0f} s'
-        return (f'best {self.monitor} {self.best_value:.5g}{mean} with {shown_all(self.best)}\n'
-                f'{len(self.trials)} trials: {counts}; {spent}')
+        best = f'best {self.monitor} {self.best_value:.5g}{mean} with {shown_all(self.best)}'
+        return f'{best}\n{len(self.trials)} trials: {counts}; {spent}'

@@ -22,7 +22,7 @@ from .suggest import checked_spec,states_of
 from .trial import LearnerMaker,TooLarge,Trainer,candidates
 from .weights import Weights,inherit
 
-# %% ../../nbs/search/search.ipynb #d1012c1c
+# %% ../../nbs/search/search.ipynb #ab1f34e9
 _N_HOPELESS = 3 # Trainings at the beginning that have to fail for the search to give up
 
 class _Search:
@@ -52,7 +52,8 @@ class _Search:
 
     def _one(self, trial):
         "The result after the training of `trial`"
-        learn,reader = self.trainer.train(trial, self._hopeless, lambda learn: self._begin(trial, learn)),self.study.reader
+        learn = self.trainer.train(trial, self._hopeless, lambda learn: self._begin(trial, learn))
+        reader = self.study.reader
         self._check_hope()
         sources = reader.sources() if self.settings['warm'] else ()
         if learn is not None: self.weights.keep_best(trial, learn.model, reader.trials(), sources)
@@ -69,7 +70,7 @@ class _Search:
         "Let `model` begin with the weights of the trial `parent`"
         state,hps = self.weights.load(parent.number),self.study.reader.record(parent).hps
         if state is None:
-            warnings.warn(f"there are no weights of trial {parent.number}: the training that should continue from it begins without")
+            warnings.warn(f"there are no weights of trial {parent.number}: its child begins without them")
             return
         with preserved_rng(): inherit(model, state, lambda: self.trainer.built(hps, 0)[0].model)
 
@@ -84,10 +85,25 @@ class _Search:
         if any(t.state!='failed' or t.epochs for t in trials): return
         raise SearchError(f"the first {len(trials)} trials failed, the last with {trials[-1].error}") from error
 
-# %% ../../nbs/search/search.ipynb #89e6dd26
-def _check_share(name, value, most):
-    if isinstance(value, bool) or not (isinstance(value, numbers.Real) and 0<=value<=most):
-        raise SearchError(f"{name}={value!r}: must be a share from 0 to {most}")
+# %% ../../nbs/search/search.ipynb #05764597
+_VERSION = 2 # Of what is kept of a search
+_SHARES = dict(early=.5, audit=1, repeat=.5) # Arguments that are shares, and the most that they may be
+_KEPT = 'monitor n_epoch seed early audit repeat max_params start'.split() # Arguments that are kept as they are
+
+def _settings(asked, spec):
+    "What is kept of the arguments `asked`, after a look at them"
+    for name in ('n_trials','n_epoch'): check_count(name, asked[name])
+    for name,most in _SHARES.items():
+        value = asked[name]
+        if isinstance(value, bool) or not (isinstance(value, numbers.Real) and 0<=value<=most):
+            raise SearchError(f"{name}={value!r}: must be a share from 0 to {most}")
+    sched = asked['sched']
+    if isinstance(sched, str) and sched not in ('cosine','one_cycle'):
+        raise SearchError(f"sched={sched!r}: must be 'cosine', 'one_cycle', callbacks, or None")
+    settings = {name: asked[name] for name in _KEPT}
+    settings['sched'] = sched if isinstance(sched, str) else L(sched).map(lambda cb: type(cb).__name__)
+    mode,warm = monitor_mode(asked['monitor'], asked['mode']),bool(asked['warm'])
+    return dict(settings, version=_VERSION, mode=mode, warm=warm, space=spec, annealer=asked['annealer'] or {})
 
 def _study_class():
     try: from fastai_anneal.search.study import SearchStudy
@@ -96,22 +112,16 @@ def _study_class():
         raise SearchError("anneal_search needs Optuna: pip install 'fastai_anneal[search]'") from None
     return SearchStudy
 
-def _callbacks(sched):
-    "`sched` as a `Trainer` takes it"
-    if isinstance(sched, str) and sched not in ('cosine','one_cycle'):
-        raise SearchError(f"sched={sched!r}: must be 'cosine', 'one_cycle', callbacks, or None")
-    return [CosineAnneal(warmup='10%')] if sched=='cosine' else sched
-
 def _weights(warm, storage):
     "Where weights are kept; those that others continue from have to be seen by all processes"
     if not warm or storage is None: return Weights()
     from fastai_anneal.search.storage import weights_folder
     folder = weights_folder(storage) if isinstance(warm, bool) else warm
-    if folder is None: raise SearchError(f"storage={storage!r}: its processes need a folder for the weights: give it as warm='folder'")
+    if folder is None: raise SearchError(f"storage={storage!r}: weights need a folder, give it as warm='folder'")
     return Weights(folder)
 
 def _n_init(spec, n_trials, n_models):
-    "Trials to begin with: each model one at least, and enough to see each hyperparameter vary; with states only their first"
+    "Trials to begin with: one for each model, and enough to see each hyperparameter vary; with states the first only"
     return 1 if states_of(spec) else max(n_models, min(Space(spec).n+2, n_trials//5), 1)
 
 def _readable(json_spec):
@@ -122,21 +132,21 @@ def _readable(json_spec):
         except ValueError: dims[name] = value
     return dims
 
-# %% ../../nbs/search/search.ipynb #763bde3a
+# %% ../../nbs/search/search.ipynb #85f55dc4
 def anneal_search(
-    make_learner, # Function of the hyperparameters that returns a `Learner`; or models `{'mlp': (function, its space), ...}`
-    space:dict=None, # Name -> `LinFloat`, `LogInt`, `Categorical`, ..., a fixed value, or a state with `propose(rng, width)`
+    make_learner, # Function of the hyperparameters that returns a `Learner`; or `{'mlp': (function, its space), ...}`
+    space:dict=None, # Name -> `LinFloat`, `LogInt`, `Categorical`, ..., a fixed value, or a state that can `propose`
     n_trials:int=100, # Trainings of all processes together, repeats included
     n_epoch:int=5, # Epochs of each, unless the space has `n_epoch`
     monitor:str='valid_loss', # What is compared after the last epoch: `'valid_loss'` or the name of a metric
     mode:str=None, # Is `'min'` or `'max'` better? By default by the name of `monitor`
-    sched='cosine', # `'cosine'`: `CosineAnneal(warmup='10%')`; `'one_cycle'`; callbacks; None for what the learner does itself
+    sched='cosine', # `'cosine'`: `CosineAnneal(warmup='10%')`; `'one_cycle'`; callbacks; None for the learner's own
     early:float=.05, # Give up trainings that look rejected, at a risk of about this share; 0 for never
     audit:float=.1, # Share of those that are trained to their end to measure the risk
     repeat:float=.1, # Share of the trials that train the best ones again with other seeds
     warm=False, # Continue from the weights of the parent, where they fit? With a database: the folder for the weights
     max_params:int=None, # Networks with more parameters are rejected untrained
-    storage=None, # Keep the search in, and continue it from, a file `'search.log'` or a database `'sqlite:///search.db'`
+    storage=None, # Keep the search in, and continue it from, a file `'search.log'` or a base `'sqlite:///search.db'`
     seed:int=None, # Of everything random; the global generators are left alone
     start:dict=None, # Hyperparameters to begin with
     timeout:float=None, # Begin no training after that many seconds
@@ -147,17 +157,13 @@ def anneal_search(
     **kwargs # `study_name` in the storage, and a `pruner` of Optuna's, which ends trainings too
 )->SearchResult: # `.best`, `.history`, `.plot()`, `.best_learner()`, `.finals()`, `.to_json()`
     "Search hyperparameters, architectures or models by simulated annealing over whole trainings"
-    search_study,n_models = _study_class(),len(make_learner) if isinstance(make_learner, dict) else 0
+    asked,search_study = dict(locals()),_study_class()
+    n_models = len(make_learner) if isinstance(make_learner, dict) else 0
     if n_models: make_learner,space = candidates(make_learner, space)
     spec = checked_spec(space)
-    make = LearnerMaker(make_learner, spec)
-    for name,value in dict(n_trials=n_trials, n_epoch=n_epoch).items(): check_count(name, value)
-    for name,value,most in (('early',early,.5),('audit',audit,1),('repeat',repeat,.5)): _check_share(name, value, most)
-    settings = dict(version=2, monitor=monitor, mode=monitor_mode(monitor, mode), n_epoch=n_epoch, seed=seed,
-                    sched=sched if isinstance(sched, (str,type(None))) else [type(cb).__name__ for cb in L(sched)],
-                    early=early, audit=audit, repeat=repeat, warm=bool(warm), max_params=max_params,
-                    start=start, space=spec, annealer=annealer or {})
-    trainer = Trainer(make, settings, _callbacks(sched), cbs, quiet=not progress)
+    make,settings = LearnerMaker(make_learner, spec),_settings(asked, spec)
+    if sched=='cosine': sched = [CosineAnneal(warmup='10%')]
+    trainer = Trainer(make, settings, sched, cbs, quiet=not progress)
     weights,bar = _weights(warm, storage),TrialsBar(n_trials, monitor, progress)
     annealer = {'n_init': _n_init(spec, n_trials, n_models), **settings['annealer']}
     study = search_study(storage, spec, settings, n_trials, annealer, **kwargs)

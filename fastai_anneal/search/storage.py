@@ -15,8 +15,8 @@ from optuna.storages import BaseStorage,InMemoryStorage,JournalStorage,RDBStorag
 from optuna.storages.journal import JournalFileBackend,JournalFileSymlinkLock
 from .record import SearchError
 
-# %% ../../nbs/search/storage.ipynb #6904458e
-_LOCK_GRACE = 15 # Seconds after which a journal's lock is taken from a worker, which holds it for milliseconds unless it was killed
+# %% ../../nbs/search/storage.ipynb #3b548a4a
+_LOCK_GRACE = 15 # Seconds until a journal's lock is taken from its owner, who holds it for milliseconds unless killed
 _SQLITE_TIMEOUT = 60 # Seconds to wait for another process that writes
 _N_TRIES = 6 # To open a database: processes that begin together are in each other's way when the tables are made
 
@@ -31,7 +31,7 @@ def _mend(file):
     wrong = next((i for i,line in enumerate(lines) if not _is_entry(line)), None)
     if wrong==0 or not lines and not torn.startswith(b'{"op_code"'[:len(torn)]):
         raise SearchError(f"{file} holds something else than a search, and is left as it is: give another file")
-    if wrong: raise SearchError(f"{file}, line {wrong+1}: no entry of a journal: {lines[wrong][:60]!r}. Repair or remove the line")
+    if wrong: raise SearchError(f"{file}, line {wrong+1}: no entry of a journal: {lines[wrong][:60]!r}")
     if torn: os.truncate(file, file.stat().st_size-len(torn))
 
 def _journal(file):
@@ -42,7 +42,8 @@ def _journal(file):
         try: _mend(file)
         finally: lock.release()
     except OSError as e:
-        raise SearchError(f"storage={str(file)!r} cannot be opened ({e.strerror}): give a file in a folder to write to") from e
+        why = f"storage={str(file)!r} cannot be opened ({e.strerror})"
+        raise SearchError(f"{why}: give a file in a folder to write to") from e
     return JournalStorage(backend)
 
 def _database(url):
@@ -68,7 +69,7 @@ def open_storage(
     if isinstance(storage, BaseStorage): return storage
     if (file := journal_file(storage)) is not None: return _journal(file)
     if isinstance(storage, str): return _database(storage)
-    raise SearchError(f"storage={storage!r}: a file like 'search.log', a URL like 'sqlite:///search.db', or Optuna's storage")
+    raise SearchError(f"storage={storage!r}: must be a file, a URL like 'sqlite:///search.db', or Optuna's storage")
 
 def weights_folder(
     storage # See `open_storage`

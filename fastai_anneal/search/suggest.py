@@ -75,7 +75,7 @@ def params_of(
         elif isinstance(dim, Dim): params[full] = dim.unit(value)
     return params
 
-# %% ../../nbs/search/suggest.ipynb #7c093fb8
+# %% ../../nbs/search/suggest.ipynb #f4896b60
 def states_of(
     spec:dict # Name -> `Dim`, fixed value, further dict, or state
 )->dict:
@@ -83,7 +83,7 @@ def states_of(
     states = {name:o for name,o in spec.items() if hasattr(o, 'propose')}
     for name,o in states.items():
         if not (hasattr(o, 'to_json') and hasattr(o, 'with_json')):
-            raise SearchError(f"space[{name!r}]: a {type(o).__name__} is kept as JSON, and needs the methods `to_json` and `with_json`")
+            raise SearchError(f"space[{name!r}]: to be kept, a {type(o).__name__} needs `to_json` and `with_json`")
     return states
 
 def numbers_of(
@@ -97,14 +97,15 @@ def checked_spec(
 )->dict:
     "The dict of `space`, which has something to search"
     spec = space.spec if isinstance(space, Space) else space
-    if not isinstance(spec, dict): raise SearchError(f"space={spec!r}: must be a dict, like {{'lr': LogFloat(1e-4,1)}}")
+    if not isinstance(spec, dict): raise SearchError(f"space={spec!r}: must be a dict like {{'lr': LogFloat(1e-4,1)}}")
     if not Space(numbers_of(spec)).n and not states_of(spec):
         raise SearchError("the space has nothing to search: all of its values are fixed")
     return spec
 
 def _merged(point, given):
     "`point` with what is `given`, also of the dicts in it"
-    return {name: _merged(o, given.get(name, {})) if isinstance(o, dict) else given.get(name, o) for name,o in point.items()}
+    return {name: _merged(o, given.get(name, {})) if isinstance(o, dict) else given.get(name, o)
+            for name,o in point.items()}
 
 def whole_start(
     spec:dict, # Name -> `Dim`, fixed value, further dict, or state
@@ -113,4 +114,5 @@ def whole_start(
     "`start` as a point of `spec`; what it leaves out is in the middle, a state as `spec` has it"
     states,space = states_of(spec),Space(numbers_of(spec))
     numbers = space.check({name:o for name,o in start.items() if name not in states})
-    return {**_merged(space.value(space.unit(numbers)), numbers), **{name: start.get(name, o) for name,o in states.items()}}
+    states = {name: start.get(name, o) for name,o in states.items()}
+    return {**_merged(space.value(space.unit(numbers)), numbers), **states}

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['LearnerMaker', 'candidates', 'TrialWatch', 'TooLarge', 'Trainer']
 
-# %% ../../nbs/search/trial.ipynb #845a1b84
+# %% ../../nbs/search/trial.ipynb #0b81e0e9
 import inspect,math,time
-from contextlib import nullcontext
+from contextlib import ExitStack
 from copy import copy,deepcopy
 from dataclasses import dataclass
 
@@ -22,7 +22,7 @@ from ..core.loaders import seeded_order
 from ..core.undo import remember_attrs
 from .record import SearchError
 
-# %% ../../nbs/search/trial.ipynb #6d1dff2d
+# %% ../../nbs/search/trial.ipynb #113db652
 _reserved = 'lr','wd','moms','bs','n_epoch'
 
 def _names_in(spec):
@@ -32,7 +32,7 @@ def _names_in(spec):
         for sub in getattr(dim, 'subs', {}).values(): yield from _names_in(sub)
 
 def _parameters(function):
-    "The parameters of `function` that can be given by name, and whether it takes any; None and True if it does not say"
+    "The parameters of `function` by name, and whether it takes any name; None and True if it does not say"
     try: params = inspect.signature(function).parameters.values()
     except (ValueError,TypeError): return None,True
     named = {p.name: p for p in params if p.kind in (p.POSITIONAL_OR_KEYWORD,p.KEYWORD_ONLY)}
@@ -67,7 +67,7 @@ class LearnerMaker:
         self.functions = functions if isinstance(functions, dict) else {None: functions}
         for name,function in self.functions.items():
             what = 'make_learner' if name is None else f'make_learner[{name!r}]'
-            if not callable(function): raise SearchError(f"{what}: {function!r} is not a function that returns a Learner")
+            if not callable(function): raise SearchError(f"{what}: {function!r} is not a function")
         if None in self.functions: _check_names(functions, spec, 'make_learner')
 
     def __call__(self,
@@ -79,18 +79,18 @@ class LearnerMaker:
         named,takes_any = _parameters(function)
         for_fit = {k:v for k,v in hps.items() if k in _reserved and k not in (named or ())}
         learn = function(**{k:v for k,v in hps.items() if takes_any or k not in for_fit})
-        if not isinstance(learn, Learner): raise SearchError(f"make_learner has to return a Learner, and returned {learn!r}")
+        if not isinstance(learn, Learner): raise SearchError(f"make_learner has to return a Learner, not {learn!r}")
         if 'n_epoch' in hps: for_fit['n_epoch'] = hps['n_epoch']
         if 'bs' in for_fit: _set_batch_size(learn, for_fit['bs'])
         return learn,for_fit
 
-# %% ../../nbs/search/trial.ipynb #a2f68b3f
+# %% ../../nbs/search/trial.ipynb #7c58ea32
 def candidates(
     models:dict, # Name -> (function that returns a `Learner`, its space)
     space=None # Has to be None
 )->tuple: # Name -> function, and the space
     "The functions of `models`, and one space with the choice among them"
-    if space is not None: raise SearchError("with several functions each comes with its own space: {'mlp': (make_mlp, {...})}")
+    if space is not None: raise SearchError("each function comes with its own space: {'mlp': (make_mlp, {...}), ...}")
     for name,pair in models.items():
         if not (isinstance(pair, tuple) and len(pair)==2 and isinstance(pair[1], dict)):
             raise SearchError(f"make_learner[{name!r}]: {pair!r} is not a pair of a function and its space")
@@ -101,7 +101,7 @@ def candidates(
     only = next(iter(spaces))
     return functions,{'model': only, **spaces[only]}
 
-# %% ../../nbs/search/trial.ipynb #e83dd190
+# %% ../../nbs/search/trial.ipynb #9fc807f9
 _CHECK_EVERY = 25 # Batches between looks at the training loss: to ask a GPU for it after each would slow it down
 
 class TrialWatch(Callback):
@@ -120,7 +120,7 @@ class TrialWatch(Callback):
     def before_fit(self):
         learn = self.learn
         if len(getattr(learn.dls, 'loaders', ()))<2 or not len(learn.dls.valid):
-            raise SearchError("a search compares on a validation set, and these `dls` have none: make them with `valid_pct`")
+            raise SearchError("a search compares on a validation set, and these `dls` have none: give `valid_pct`")
         names = monitor_names(learn)
         if self.monitored not in names:
             raise SearchError(f"monitor={self.monitored!r} is not recorded: {did_you_mean(self.monitored, names)}")
@@ -155,7 +155,7 @@ class _SetMomentum(Callback):
         check_hypers(self.opt, 'mom')
         self.opt.set_hyper('mom', self.mom)
 
-# %% ../../nbs/search/trial.ipynb #1591d199
+# %% ../../nbs/search/trial.ipynb #3b47beea
 class TooLarge(Exception):
     "A network with more parameters than `max_params`"
 
@@ -226,6 +226,8 @@ class Trainer:
         "A learner with `hps` trained with `seed`, for `n_epoch` instead of as many as in the search"
         with preserved_rng():
             learn,for_fit = self.built(hps, seed)
-            no_bar,no_logging = (learn.no_bar(),learn.no_logging()) if self.quiet else (nullcontext(),nullcontext())
-            with seeded_order(learn.dls, seed), no_bar, no_logging: self._fit(learn, for_fit, n_epoch or self.n_epoch(hps))
+            with ExitStack() as stack:
+                stack.enter_context(seeded_order(learn.dls, seed))
+                for context in (learn.no_bar(),learn.no_logging()) if self.quiet else (): stack.enter_context(context)
+                self._fit(learn, for_fit, n_epoch or self.n_epoch(hps))
         return learn

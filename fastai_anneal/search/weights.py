@@ -11,7 +11,7 @@ import warnings
 from fastai.basics import *
 from ..core.files import atomic_write
 
-# %% ../../nbs/search/weights.ipynb #9481cc23
+# %% ../../nbs/search/weights.ipynb #6c637be7
 _N_BEST = 4 # Trials whose weights are kept: after its repeats the winner may be another one
 
 class Weights:
@@ -39,7 +39,7 @@ class Weights:
             return
         try:
             with atomic_write(self._file(number), 'wb') as file: torch.save(state, file)
-        except OSError as e: warnings.warn(f"the weights of trial {number} cannot be written to {self.folder} ({e.strerror})")
+        except OSError as e: warnings.warn(f"the weights of trial {number} cannot be written: {e}")
 
     def keep_best(self,
         trial, # `SearchTrial` that is over
@@ -51,8 +51,9 @@ class Weights:
         if trial.state!='complete': return
         self._keep(trial.number, model)
         there = self.numbers()
-        best = sorted((t for t in trials if t.state=='complete' and t.number in there), key=lambda t: t.energy)[:_N_BEST]
-        for number in there-{t.number for t in best}-set(also):
+        kept = [t for t in trials if t.state=='complete' and t.number in there]
+        best = {t.number for t in sorted(kept, key=lambda t: t.energy)[:_N_BEST]}
+        for number in there-best-set(also):
             if self.folder is None: del self.states[number]
             else: self._file(number).unlink(missing_ok=True)
 

@@ -85,7 +85,7 @@ no_valid = DataLoaders(dls.train)
     (dict(n_trials=0), 'n_trials=0'), (dict(n_epoch=1.5), 'n_epoch=1.5'), (dict(early=2), 'early=2'), (dict(repeat=.9), 'repeat=0.9'),
     (dict(monitor='acuracy'), "did you mean 'accuracy'"), (dict(mode='up'), "mode='up'"), (dict(sched='cos'), "sched='cos'"),
     (dict(make=lambda width, p: nn.Linear(2,2)), 'has to return a Learner'), (dict(make=lambda width, p: Learner(no_valid, nn.Linear(6,2), loss_func=CrossEntropyLossFlat())), 'validation set'),
-    (dict(make={'a': make_mlp}, spec=None), 'pair of a function'), (dict(make={'a': (make_mlp, space)}), 'with its own space'), (dict(start={'lr': 7.}), 'not in'),
+    (dict(make={'a': make_mlp}, spec=None), 'pair of a function'), (dict(make={'a': (make_mlp, space)}), 'comes with its own space'), (dict(start={'lr': 7.}), 'not in'),
     (dict(annealer=dict(screen='gq')), "screen='gq'"), (dict(annealer=dict(widht=1)), 'widht'), (dict(storage=3), 'storage=3'),
 ])
 def test_mistakes_are_named(kwargs, match):
