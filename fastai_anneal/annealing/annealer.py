@@ -19,7 +19,7 @@ from .space import Space
 from .walk import Plan,Step,Walk,beliefs,incumbent
 from ..schedule.shapes import ShapeExp
 
-# %% ../../nbs/annealing/annealer.ipynb #89c19372
+# %% ../../nbs/annealing/annealer.ipynb #5b5f2784
 _MAX_INIT = 20 # points of the latin hypercube
 _LATE_REPEATS = .2 # share of a noisy run that repeats the best, see the next notebook
 _N_UPHILL = 100 # of the last steps uphill the mean gives the start temperature
@@ -86,7 +86,7 @@ class Annealer:
         if self.queue: u,kind,move = self.queue.pop(0),'init','init'
         elif self.walk.ranked and self.plan.is_repeat(self.i) and not self.walk.is_exact():
             of = self.proposer.model().thompson(self.rng) if self.proposer.screen else incumbent(self.walk)
-            u,kind,move = self.proposer.points[of],'repeat','repeat'
+            u,kind,move = self.points[of],'repeat','repeat'
         else:
             kind = 'walk'
             u,move = self.proposer.next(chain)
@@ -131,7 +131,7 @@ class Annealer:
         "The winner is the lowest posterior mean, not the luckiest draw"
         numbers,means,_ = beliefs(self.walk)
         winner = int(np.argmin(means))
-        self.best_u,self.best_energy = self.proposer.points[numbers[winner]],float(means[winner])
+        self.best_u,self.best_energy = self.points[numbers[winner]],float(means[winner])
 
     def _exchange(self, step):
         "After a round, neighbouring chains may exchange their states"
@@ -147,6 +147,8 @@ class Annealer:
             chain=step.chain, move=step.move, of=step.of))
 
     @property
+    def points(self): return self.proposer.points # coordinates, in the order of their evaluation
+    @property
     def best(self): return None if self.best_u is None else self.space.value(self.best_u)
     @property
     def current(self):
@@ -156,11 +158,11 @@ class Annealer:
     @property
     def history(self):
         "Every evaluation, as a DataFrame"
-        points,table = self.proposer.points,pd.DataFrame(self.rows)
+        table = pd.DataFrame(self.rows)
         table['of'] = table.of.astype('Int64')
-        active = [self.space.active(u) for u in points]
+        active = [self.space.active(u) for u in self.points]
         for k,(column,dim) in self._columns().items():
-            table[column] = [dim.value(u[k]) if on[k] else None for u,on in zip(points, active)]
+            table[column] = [dim.value(u[k]) if on[k] else None for u,on in zip(self.points, active)]
         return table
 
     def _columns(self):

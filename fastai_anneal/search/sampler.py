@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['SimAnnealSampler', 'Proposal', 'BestByMean', 'best_by_mean', 'anneal_history', 'rejection_limit']
 
-# %% ../../nbs/search/sampler.ipynb #d954af92
+# %% ../../nbs/search/sampler.ipynb #6fccd1fa
 import json,math,numbers,zlib
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
+from .axes import Axes,Axis # first, as it says what to do where Optuna is missing
 import numpy as np,optuna,pandas as pd
 from optuna.samplers import BaseSampler
 from optuna.samplers._base import _process_constraints_after_trial
@@ -19,10 +20,9 @@ from ..annealing.space import Space
 from ..annealing.surrogate import Surrogate
 from ..annealing.walk import Plan,Step,incumbent,pooled_variance
 from ..schedule.shapes import ShapeExp
-from .axes import Axes,Axis
 from .history import ATTR,History,is_maximized,latest_dists,records
 
-# %% ../../nbs/search/sampler.ipynb #3eb5ef51
+# %% ../../nbs/search/sampler.ipynb #7e810137
 _N_INIT = 8 # trials to begin with; of a small budget a quarter
 _N_BEST = 40 # of the best trials have a say in where to look
 _N_TRIES = 50 # to find a neighbour that is not taken
@@ -68,6 +68,11 @@ class SimAnnealSampler(BaseSampler):
 
     def reseed_rng(self):
         "Nothing to do: workers draw by the number of the trial, so no two draw the same"
+
+    def before_trial(self, study, trial):
+        "Decide at once where there are no parameters that would ask for it, as of states"
+        space = self.infer_relative_search_space(study, trial)
+        if not space: self.sample_relative(study, trial, space)
 
     def after_trial(self, study, trial, state, values):
         if self.constraints_func is None: return
@@ -187,7 +192,7 @@ class Proposal:
             width = min(width*1.3, .5)
         return self.repeat(self.seen[key]) if key in self.seen else self.axes.value(moved[0])
 
-# %% ../../nbs/search/sampler.ipynb #cedf7957
+# %% ../../nbs/search/sampler.ipynb #c34fc092
 class BestByMean(NamedTuple):
     "The configuration with the best posterior mean"
     params:dict # Its parameters
@@ -214,13 +219,13 @@ def best_by_mean(
     return BestByMean(dict(trial.params), -value if is_maximized(study) else value, se, len(values), trial)
 
 def _tagged(records):
-    "The same parameters are the same configuration, whether the sampler knew it or not"
+    "The same parameters are the same configuration, unless our sampler says otherwise"
     first = {}
     for record in records:
         if not record.is_complete: continue
         params = sorted((name,record.dists[name].to_internal_repr(v)) for name,v in record.params.items())
         root = first.setdefault(json.dumps(params), record.number)
-        if root!=record.number: record.attrs = {**record.attrs, 'of':root}
+        if root!=record.number and not record.attrs: record.attrs = dict(of=root)
     return records
 
 def anneal_history(

@@ -85,7 +85,7 @@ def test_each_chain_is_exact_with_a_trial_of_each_running():
     for c in range(3):
         g = h[h.chain==c]; at = None
         for r in g.itertuples():
-            if not a[r.number].get('restart'): assert (a[r.number]['parent'] is None) if at is None else a[r.number]['parent']==at
+            assert a[r.number]['parent']==at
             at = r.number if r.accepted else a[r.number]['parent']
 
 def test_failed_nan_and_inf_are_rejections():
@@ -213,8 +213,8 @@ def test_wrong_arguments(kw, msg):
 
 def test_multi_objective_says_what_to_do():
     st = optuna.create_study(directions=['minimize','maximize'], sampler=SimAnnealSampler())
-    with pytest.raises(ValueError, match='one objective, the study has 2'): st.optimize(lambda t: (t.suggest_float('x',0,1),1.), n_trials=1)
-    with pytest.raises(ValueError, match='one objective'): best_by_mean(st)
+    with pytest.raises(ValueError, match='has 2 objectives, annealing takes one'): st.optimize(lambda t: (t.suggest_float('x',0,1),1.), n_trials=1)
+    with pytest.raises(ValueError, match='annealing takes one'): best_by_mean(st)
 
 @pytest.mark.parametrize('d', [FloatDistribution(-1e300,1e300), FloatDistribution(1e-300,1e300,log=True), IntDistribution(0,10**15), IntDistribution(-5,5,step=5), FloatDistribution(0,1,step=.3),
     IntDistribution(1,2**40,log=True), CategoricalDistribution([None,True,'x',1.5]), CategoricalDistribution([1,True,0])], ids=str)
@@ -272,60 +272,58 @@ def test_four_workers_on_one_study_and_one_killed(kind, tmp_path):
 
 def test_without_optuna():
     code = '''
-import sys; sys.modules['optuna'] = None
-from fastai_anneal.all import *
-assert 'SimAnnealHP' in globals() and 'SimAnnealSampler' not in globals()
-try: import fastai_anneal.sampler
-except ImportError as e: assert "pip install 'fastai_anneal[optuna]'" in str(e), e
+import sys
+sys.modules['optuna'] = None
+from fastai_anneal.annealing.anneal import anneal
+try: import fastai_anneal.search.sampler
+except ImportError as e: assert "pip install 'fastai_anneal[search]'" in str(e), e
 else: raise AssertionError
-del sys.modules['optuna']
-import fastai_anneal.sampler
 '''
     out = subprocess.run([sys.executable, '-W', 'ignore', '-c', code], capture_output=True, text=True)
     assert out.returncode==0, out.stderr
 
-# pruning
-from fastai.test_utils import synth_learner
-from fastai.callback.progress import *
-from fastai.callback.core import Callback
-from fastai.metrics import mse
+# what the search room relies on
+def test_attributes_of_a_trial():
+    st = study_of(30, noisy)
+    for number,a in enumerate(attrs(st)):
+        assert set(a)>={'kind','chain','parent','of','temp','width','draw'} and 0<=a['draw']<1 and 0<a['width']<=.2
+        assert a['kind'] in ('init','walk','repeat') and (a['of'] is not None)==(a['kind']=='repeat')
+        assert a['parent'] is None or a['parent']<number
+    widths = [a['width'] for a in attrs(st)]
+    assert widths==sorted(widths, reverse=True)
 
-def score(p, t): return -mse(p, t)
+def test_rejection_limit():
+    "What is above the limit is rejected, and what is below is not"
+    for number in range(8, 40):
+        for above in (True,False):
+            st = study_of(number, noisy, n_trials=60, n_init=4, screen=None)
+            t = st.ask()
+            noisy(t)
+            limit = rejection_limit(st, t)
+            if math.isinf(limit): break
+            st.tell(t, limit+1e-9 if above else min(v.value for v in st.trials[:-1])-1)
+            assert anneal_history(st).accepted.iloc[-1]!=above
+        if number>12 and not math.isinf(limit): break
+    assert not math.isinf(limit)
 
-def fit(learn, n=3):
-    with learn.no_bar(), learn.no_logging(): learn.fit(n)
+def test_a_maximising_study_has_the_mirrored_limit():
+    a,b = study_of(15, noisy),study_of(15, lambda t: -noisy(t), 'maximize')
+    assert rejection_limit(a, a.ask())==rejection_limit(b, b.ask())
 
-class Never(optuna.pruners.BasePruner):
-    def __init__(self, at=math.inf): self.at = at
-    def prune(self, study, trial): return trial.last_step>=self.at
+def test_empty_space():
+    "Of states that are no parameters, such as networks, the sampler says who is the parent and who is repeated"
+    st = optuna.create_study(sampler=SimAnnealSampler(seed=0, n_trials=30, has_states=True))
+    energy = {}
+    def obj(t):
+        a = t.study._storage.get_trial(t._trial_id).system_attrs['anneal']
+        energy[t.number] = energy[a['of']] if a['kind']=='repeat' else energy.get(a['parent'], 5.)+np.random.default_rng(t.number).normal()-.1
+        return energy[t.number]+.1*np.random.default_rng(1000+t.number).normal()
+    st.optimize(obj, n_trials=30)
+    kinds = [a['kind'] for a in attrs(st)]
+    assert kinds.count('repeat')==6 and kinds.count('walk')>=16 and all(t.params=={} for t in st.trials)
+    assert best_by_mean(st).params=={} and rejection_limit(st, st.ask())>0
 
-def test_pruning_reports_each_epoch_of_all_fits():
-    st = optuna.create_study(pruner=Never()); t = st.ask(); learn = synth_learner(metrics=mse, cbs=SimAnnealPruning(t, 'mse'))
-    fit(learn, 3); first = [r[2] for r in learn.recorder.values]
-    learn.validate(); fit(learn, 1)
-    iv = st.trials[0].intermediate_values
-    assert sorted(iv)==[0,1,2,3] and [iv[i] for i in range(3)]==first
-
-@pytest.mark.parametrize('direction,monitor,less,sign', [('minimize','valid_loss',None,1),('maximize','valid_loss',None,-1),('minimize','mse',None,1),('maximize','score',None,1),('minimize','score',None,-1),('minimize','score',True,1)])
-def test_pruning_turns_the_sign(direction, monitor, less, sign):
-    st = optuna.create_study(direction=direction, pruner=Never()); t = st.ask(); learn = synth_learner(metrics=mse if monitor=='mse' else score, cbs=SimAnnealPruning(t, monitor, less))
-    fit(learn, 1)
-    assert st.trials[0].intermediate_values[0]==sign*learn.recorder.values[0][1 if monitor=='valid_loss' else 2]
-
-def test_pruning_stops_and_everyone_cleans_up():
-    class Last(Callback):
-        order,done = 80,0
-        def after_fit(self): self.done += 1
-    st = optuna.create_study(pruner=Never(1)); t = st.ask(); last = Last(); learn = synth_learner(cbs=[SimAnnealPruning(t), last])
-    with pytest.raises(optuna.TrialPruned, match='epoch 1'): fit(learn, 5)
-    assert last.done==1 and len(learn.recorder.values)==2 and learn.xb==(None,)
-    learn.remove_cb(SimAnnealPruning); fit(learn, 1) # trains on
-    st = optuna.create_study(pruner=Never(1))
-    st.optimize(lambda t: fit(synth_learner(lr=t.suggest_float('lr',.01,.02), cbs=SimAnnealPruning(t)), 4), n_trials=2)
-    assert all(t.state==TrialState.PRUNED and len(t.intermediate_values)==2 for t in st.trials)
-
-def test_pruning_wrong_inputs():
-    st = optuna.create_study()
-    with pytest.raises(ValueError, match="there is no 'accuracy' to monitor, there is train_loss, valid_loss"): fit(synth_learner(cbs=SimAnnealPruning(st.ask(), 'accuracy')))
-    with pytest.raises(ValueError, match='one objective'): SimAnnealPruning(optuna.create_study(directions=['minimize']*2).ask())
-    fit(synth_learner(cbs=SimAnnealPruning(optuna.trial.FixedTrial({}))), 1)
+def test_states_beside_parameters_are_no_repeats():
+    st = optuna.create_study(sampler=SimAnnealSampler(seed=0, n_trials=30, repeat=0, has_states=True))
+    st.optimize(lambda t: t.suggest_categorical('bs', [32,64])/64+.1*np.random.default_rng(t.number).normal(), n_trials=30)
+    assert {a['kind'] for a in attrs(st)}=={'init','walk'}
