@@ -10,7 +10,10 @@ from fastai.basics import *
 from fastai.callback.progress import * # `no_bar`
 from fastai_anneal.learner import * # a bitwise equal fit in half the time
 from fastai_anneal.lr_finder import *
-from fastai_anneal.schedule import *
+from fastai_anneal.schedule.anneal import *
+from fastai_anneal.schedule.family import *
+from fastai_anneal.schedule.shapes import *
+from fastai_anneal.schedule.torch_sched import *
 
 SHAPES = {
     'constant':     lambda: [],

@@ -7,7 +7,10 @@ from statistics import median
 from fastai.basics import *
 from fastai.callback.schedule import *
 from fastai.optimizer import OptimWrapper
-from fastai_anneal.schedule import *
+from fastai_anneal.schedule.anneal import *
+from fastai_anneal.schedule.family import *
+from fastai_anneal.schedule.shapes import *
+from fastai_anneal.schedule.torch_sched import *
 
 N = 1000
 

@@ -19,7 +19,7 @@ from .algebra import Clock,Shape,ShapeRepeat,ShapeSeq,check_by
 
 _all_ = ['Clock', 'Shape', 'ShapeRepeat', 'ShapeSeq', 'check_by']
 
-# %% ../../nbs/schedule/shapes.ipynb #61ee0f68
+# %% ../../nbs/schedule/shapes.ipynb #78444b1a
 def _mix(start, end, left):
     "`left` of `start`, the rest of `end`; exact at both ends"
     if left==1: return start
@@ -47,7 +47,6 @@ class _Ramp(Shape):
         "The value at `step`, of which 0 would be at `start` and `n_steps` at `end`"
         return _mix(self.start, self.end, self.left(step, n_steps))
 
-# %% ../../nbs/schedule/shapes.ipynb #d8e848b3
 class ShapeLin(_Ramp):
     "A straight line"
     def left(self, step, n_steps): return (n_steps-step)/n_steps

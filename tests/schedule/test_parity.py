@@ -1,18 +1,30 @@
 "Parity with torch, timm and transformers, properties, plateaus"
 import math,pickle,warnings
 from copy import deepcopy
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given,settings,strategies as st
+from torch import nn
 from torch.optim import lr_scheduler as tls
 from fastai.basics import *
 from fastai.callback.fp16 import MixedPrecision
 from fastai.callback.schedule import *
+from fastai.callback.tracker import *
 from fastai.callback.training import *
-from fastai_anneal.schedule import *
-from test_schedule import make,quiet,run,Seen
+from helpers import *
+from fastai_anneal.core.hypers import attr_owner
+from fastai_anneal.schedule.anneal import Anneal
+from fastai_anneal.schedule.callback import scheduled_values
+from fastai_anneal.schedule.checkpoint import Checkpoint
+from fastai_anneal.schedule.family import *
+from fastai_anneal.schedule.plateau import Plateau
+from fastai_anneal.schedule.scale import HyperScale
+from fastai_anneal.schedule.shapes import *
+from fastai_anneal.schedule.torch_sched import TorchSched
+from .common import make
 
 LRS = [.1,.03]
 
@@ -92,12 +104,12 @@ def two_groups(m): ps = list(m.parameters()); return [ps[:2],ps[2:]]
 def test_every_scheduler_of_torch_is_tested():
     assert set(SCHEDS) | {'ReduceLROnPlateau','LRScheduler'} == set(tls.__all__)
 
-@pytest.mark.parametrize('opt', ['fastai','sgd','torch','torchsgd'])
+@pytest.mark.parametrize('opt', ['adam','sgd','adamw','torch_sgd'])
 @pytest.mark.parametrize('name', SCHEDS)
 def test_torch_sched_to_the_last_bit(name, opt):
     learn = make(n=80, opt=opt); learn.splitter = two_groups
-    rec,mom = Seen(),Seen('mom')
-    cls = dict(fastai=partial(torch.optim.Adam, betas=(.9,.99)), sgd=partial(torch.optim.SGD, momentum=.9), torch=torch.optim.AdamW, torchsgd=partial(torch.optim.SGD, momentum=.9))[opt]
+    rec,mom = Record('lr'),Record('mom')
+    cls = dict(adam=partial(torch.optim.Adam, betas=(.9,.99)), sgd=partial(torch.optim.SGD, momentum=.9), adamw=torch.optim.AdamW, torch_sgd=partial(torch.optim.SGD, momentum=.9))[opt]
     moms,o = [],cls([{'params': [nn.Parameter(torch.zeros(1))], 'lr': l} for l in LRS])
     s,want = by_hand(name)(o),[]
     for _ in range(200):
@@ -106,20 +118,20 @@ def test_torch_sched_to_the_last_bit(name, opt):
         o.step(); s.step()
     with warnings.catch_warnings():
         warnings.simplefilter('error')
-        quiet(learn, lambda l: l.fit(10, LRS, cbs=[TorchSched(SCHEDS[name], by='batch'), rec, mom]))
+        learn.fit(10, LRS, cbs=[TorchSched(SCHEDS[name], by='batch'), rec, mom])
     np.testing.assert_array_equal(rec.seen, want)
     np.testing.assert_array_equal(mom.seen, moms)
     assert {h['mom'] for h in learn.opt.hypers}=={.9}
 
-@pytest.mark.parametrize('opt', ['fastai','torch'])
+@pytest.mark.parametrize('opt', ['adam','adamw'])
 def test_torch_sched_by_epoch_and_second_fit(opt):
     learn = make(opt=opt)
     cb = TorchSched(partial(tls.ExponentialLR, gamma=.5))
     learn.add_cb(cb)
     for lr in (.1,.3):
-        seen = run(learn, 4, [], lr)
+        seen = hypers_of_fit(learn, 4, [], lr)
         close(seen[::10], torch_lrs(partial(tls.ExponentialLR, gamma=.5), 4, [lr]*3))
-    seen = run(learn, 2, [], .2, reset_opt=True)
+    seen = hypers_of_fit(learn, 2, [], .2, reset_opt=True)
     close(seen[::10], [[.2]*3,[.1]*3])
 
 class Given(Metric):
@@ -132,11 +144,11 @@ class Given(Metric):
     @property
     def name(self): return self.nm
 
-@pytest.mark.parametrize('opt', ['fastai','torch'])
+@pytest.mark.parametrize('opt', ['adam','adamw'])
 def test_torch_plateau(opt):
     vals = [1.,.9,.9,.9,.9,.5,.6,.6,.6,.6,.6,.6]
     for cb in (TorchSched(partial(tls.ReduceLROnPlateau, patience=1), monitor='my_loss'), Plateau('my_loss', patience=1)):
-        seen = run(make(opt=opt, metrics=Given(vals, 'my_loss')), 12, cb)
+        seen = hypers_of_fit(make(opt=opt, metrics=Given(vals, 'my_loss')), 12, cb)
         close(seen[::10], torch_lrs(partial(tls.ReduceLROnPlateau, patience=1), 12, [.1]*3, metrics=vals))
 
 @pytest.mark.parametrize('kw', [{}, dict(patience=0), dict(patience=2, cooldown=2), dict(threshold=.2, patience=1), dict(threshold=.1, threshold_mode='abs', patience=1),
@@ -146,38 +158,31 @@ def test_plateau_is_torchs_rule(kw):
     for seed in range(5):
         vals = (5+rng.randn(40).cumsum()*.2).clip(.1).tolist()
         learn = make(n=4, metrics=Given(vals, 'my_loss')); learn.splitter = two_groups
-        rec = Seen()
-        quiet(learn, lambda l: l.fit(40, LRS, cbs=[Plateau('my_loss', **{'patience': 10, **kw}), rec]))
+        rec = Record('lr')
+        learn.fit(40, LRS, cbs=[Plateau('my_loss', **{'patience': 10, **kw}), rec])
         close(np.array(rec.seen), torch_lrs(partial(tls.ReduceLROnPlateau, eps=0, **kw), 40, metrics=vals))
 
 def test_plateau_negative_metric_and_nan():
-    vals = [-1.,-1.05,-1.06,-1.5]
-    p = Plateau('nll', threshold=.1, patience=0); p._lower = True
-    assert [p._is_better(v) for v in vals]==[True]*4
+    p = Plateau('nll', threshold=.1)
     p.best = -1.
-    assert [p._is_better(v) for v in (-1.05,-1.11)]==[False,True]
+    assert [p.is_better(o) for o in (-1.05,-1.11)]==[False,True]
     nan = [1.,float('nan'),float('nan'),.5]
-    assert run(make(metrics=Given(nan, 'e_loss')), 4, Plateau('e_loss', patience=1))[::10,0].tolist()==[.1,.1,.1,.1*.1]
-    assert run(make(metrics=Given(nan, 'e_loss')), 4, Plateau('e_loss', patience=1, nan='skip'))[::10,0].tolist()==[.1]*4
-    assert len(run(make(metrics=Given(nan, 'e_loss')), 4, Plateau('e_loss', patience=1, nan='stop')))==20
-
-@pytest.mark.parametrize('name,lower', [('valid_loss',True),('error_rate',True),('mae',True),('_rmse',True),('perplexity',True),('accuracy',False),('f1_score',False),('exp_rmspe',True),('dice',False),('msle',True)])
-def test_plateau_knows_the_direction(name, lower):
-    from fastai_anneal.schedule import lower_is_better
-    assert lower_is_better(name)==lower
+    assert hypers_of_fit(make(metrics=Given(nan, 'e_loss')), 4, Plateau('e_loss', patience=1))[::10,0].tolist()==[.1,.1,.1,.1*.1]
+    assert hypers_of_fit(make(metrics=Given(nan, 'e_loss')), 4, Plateau('e_loss', patience=1, nan='skip'))[::10,0].tolist()==[.1]*4
+    assert len(hypers_of_fit(make(metrics=Given(nan, 'e_loss')), 4, Plateau('e_loss', patience=1, nan='stop')))==20
 
 def test_plateau_under_schedules_and_resumed():
     vals = [1.]*8
     for cb in (CosineAnneal(warmup='20%'), TorchSched(partial(tls.ExponentialLR, gamma=.9))):
-        alone = run(make(), 6, deepcopy(cb))
-        seen = run(make(metrics=Given(vals, 'x_loss')), 6, [cb, Plateau('x_loss', patience=1, factor=.5)])
+        alone = hypers_of_fit(make(), 6, deepcopy(cb))
+        seen = hypers_of_fit(make(metrics=Given(vals, 'x_loss')), 6, [cb, Plateau('x_loss', patience=1, factor=.5)])
         np.testing.assert_allclose(seen/alone, np.repeat([1,1,1,.5,.5,.25], 10)[:,None]*np.ones(3), rtol=1e-14)
     p = Plateau('x_loss', patience=1, factor=.5)
     learn = make(metrics=Given(vals, 'x_loss'))
-    run(learn, 4, p)
+    hypers_of_fit(learn, 4, p)
     q = Plateau('x_loss', patience=1, factor=.5); q.load_state_dict(p.state_dict())
-    for o in (p,q): np.testing.assert_allclose(run(make(metrics=Given(vals, 'x_loss')), 6, o, start_epoch=4)[::10,0], [.05,.025])
-    assert run(make(metrics=Given(vals, 'x_loss')), 1, q)[0,0]==.1
+    for o in (p,q): np.testing.assert_allclose(hypers_of_fit(make(metrics=Given(vals, 'x_loss')), 6, o, start_epoch=4)[::10,0], [.05,.025])
+    assert hypers_of_fit(make(metrics=Given(vals, 'x_loss')), 1, q)[0,0]==.1
 
 @pytest.mark.parametrize('kw,match', [(dict(factor=10), 'factor=10 is .1'), (dict(factor=1.), 'between 0 and 1'), (dict(factor=float('nan')), 'factor'), (dict(mode='low'), "'min'"),
     (dict(patience=-1), 'patience'), (dict(nan='?'), 'nan'), (dict(monitor='valid_los'), "did you mean 'valid_loss'"), (dict(min_lr=[.1,.2]), '2 values of min_lr'), (dict(hp='lrr'), "did you mean 'lr'"), (dict(min_lr=-1.), 'negative')])
@@ -191,7 +196,7 @@ def test_torch_sched_refuses():
     with pytest.raises(ValueError, match='must be partial'): TorchSched('StepLR')
     for cb,m in ((TorchSched(partial(tls.StepLR, step_size=1), monitor='acc'), 'monitor'), ([TorchSched(partial(tls.StepLR, step_size=1)), CosineAnneal()], 'both set .lr.'),
                  ([TorchSched(partial(tls.OneCycleLR, max_lr=.1, total_steps=20), 'batch'), Anneal({'mom': ShapeLin()})], 'both set .mom.'), (TorchSched(lambda o: 3), 'no scheduler')):
-        with pytest.raises(ValueError, match=m): quiet(make(), lambda l: l.fit(1, .1, cbs=cb))
+        with pytest.raises(ValueError, match=m): make().fit(1, .1, cbs=cb)
 
 def test_torch_sched_counts_optimizer_steps():
     class Skip(Callback):
@@ -200,9 +205,9 @@ def test_torch_sched_counts_optimizer_steps():
         def before_step(self):
             if self.iter%3==0: raise CancelStepException()
     sched = partial(tls.ExponentialLR, gamma=.5)
-    seen = run(make(), 1, [TorchSched(sched, 'batch'), Skip()])[:,0]
+    seen = hypers_of_fit(make(), 1, [TorchSched(sched, 'batch'), Skip()])[:,0]
     np.testing.assert_allclose(np.log2(.1/seen), [0,0,1,2,2,3,4,4,5,6])
-    seen = run(make(), 2, [TorchSched(sched, 'batch'), GradientAccumulation(12)])[:,0]
+    seen = hypers_of_fit(make(), 2, [TorchSched(sched, 'batch'), GradientAccumulation(12)])[:,0]
     np.testing.assert_allclose(np.log2(.1/seen), [i//3 for i in range(20)])
 
 class CpuAmp(MixedPrecision):
@@ -214,14 +219,14 @@ class CpuAmp(MixedPrecision):
         super().before_backward()
         if self.iter%3==0: self.learn.loss_grad = self.loss_grad*math.inf
 
-@pytest.mark.parametrize('opt', ['fastai','torch'])
+@pytest.mark.parametrize('opt', ['adam','adamw'])
 def test_torch_sched_under_mixed_precision(opt):
     learn,sched = make(opt=opt),partial(tls.ExponentialLR, gamma=.5)
     scale = []
     class Scale(Callback):
         def after_batch(self):
             if self.training: scale.append(self.learn.scaler.get_scale())
-    seen = run(learn, 1, [TorchSched(sched, 'batch'), CpuAmp(), Scale()])[:,0]
+    seen = hypers_of_fit(learn, 1, [TorchSched(sched, 'batch'), CpuAmp(), Scale()])[:,0]
     assert len(set(scale))==4 and all(p.isfinite().all() for p in learn.model.parameters())
     np.testing.assert_allclose(np.log2(.1/seen), [0,0,1,2,2,3,4,4,5,6])
 
@@ -236,20 +241,24 @@ def test_users_own_schedulers():
             for g in self.optimizer.param_groups: g['lr'] *= .9; g['weight_decay'] *= .5
         def state_dict(self): return {}
         def load_state_dict(self, sd): pass
-    for opt in ('fastai','torch'):
+    for opt in ('adam','adamw'):
         learn = make(opt=opt); learn.splitter = two_groups
-        np.testing.assert_array_equal(run(learn, 2, TorchSched(partial(Mine, k=3), 'batch'), LRS), torch_lrs(partial(Mine, k=3), 20))
-        wd = Seen('wd')
-        np.testing.assert_array_equal(run(learn, 2, [TorchSched(Plain, 'batch'), wd], LRS, wd=.1), torch_lrs(Plain, 20))
+        np.testing.assert_array_equal(hypers_of_fit(learn, 2, TorchSched(partial(Mine, k=3), 'batch'), LRS), torch_lrs(partial(Mine, k=3), 20))
+        wd = Record('wd')
+        np.testing.assert_array_equal(hypers_of_fit(learn, 2, [TorchSched(Plain, 'batch'), wd], LRS, wd=.1), torch_lrs(Plain, 20))
         np.testing.assert_allclose(wd.seen, [[.1*.5**i]*2 for i in range(20)])
         assert [h['wd'] for h in learn.opt.hypers]==[.1]*2
-    with pytest.raises(ValueError, match='an optimizer of its own'): run(make(), 1, TorchSched(lambda o: tls.StepLR(torch.optim.SGD([nn.Parameter(torch.zeros(1))], .1), 1)))
+    with pytest.raises(ValueError, match='an optimizer of its own'): hypers_of_fit(make(), 1, TorchSched(lambda o: tls.StepLR(torch.optim.SGD([nn.Parameter(torch.zeros(1))], .1), 1)))
 
-def test_one_cycle_is_fit_one_cycle():
-    learn = make()
-    quiet(learn, lambda l: l.fit_one_cycle(4, slice(.01,.1)))
-    seen = run(make(), 4, OneCycle(), slice(.01,.1))
-    np.testing.assert_allclose(seen[:,-1], learn.recorder.lrs, rtol=1e-5, atol=1e-8)
+@pytest.mark.parametrize('n', [40,28])
+def test_one_cycle_is_fit_one_cycle(n):
+    "Also where a quarter of the run is no whole number of batches"
+    learn,momentum = make(n=n),Record('mom')
+    learn.fit_one_cycle(3, slice(.01,.1), cbs=momentum)
+    ours = OneCycle().values(3, n//4, slice(.01,.1), n_groups=3, base=dict(mom=.9))
+    np.testing.assert_allclose(ours['lr'][:,-1], learn.recorder.lrs, rtol=1e-15)
+    np.testing.assert_array_equal(ours['mom'], momentum.seen)
+    np.testing.assert_array_equal(hypers_of_fit(make(n=n), 3, OneCycle(), slice(.01,.1)), ours['lr'])
 
 HF = {'linear': (lambda W,T: ShapeLin(0,1,f'{W}it') >> ShapeLin()), 'cosine': (lambda W,T: ShapeLin(0,1,f'{W}it') >> ShapeCos()),
       'inverse_sqrt': (lambda W,T: ShapeLin(0,1,f'{W}it') >> ShapeInvSqrt(f'{W}it')), 'constant_with_warmup': (lambda W,T: ShapeLin(0,1,f'{W}it') >> ShapeNo())}
@@ -339,13 +348,13 @@ def test_huge_step_counts():
     assert f(0)==1/(n//10+1) and f(n//10-1)<1 and f(n//10)==1 and 0<f(n-2)<1e-20 or f(n-2)==0 and f(n-1)==0
     assert ShapeStep(.5, f'{n//3}it').bind(1, n)(n//3-1)==1 and ShapeStep(.5, f'{n//3}it').bind(1, n)(n//3)==.5
 
-@pytest.mark.parametrize('cls', [o for o in vars(__import__('fastai_anneal.schedule', fromlist=['*'])).values() if isinstance(o, type) and issubclass(o, Anneal) and o.__name__[0]!='_'], ids=lambda o: o.__name__)
+@pytest.mark.parametrize('cls', [o for o in globals().values() if isinstance(o, type) and issubclass(o, Anneal)], ids=lambda o: o.__name__)
 def test_every_schedule_runs_as_it_says(cls):
     "Any schedule: the run is its preview, it pickles, plots, resumes, on any optimizer"
     cb = cls({'lr': ShapeCos()}) if cls is Anneal else cls(math.erfc) if cls is LambdaAnneal else cls()
     cb = pickle.loads(pickle.dumps(cb))
     want = cb.values(3, 10, [.1,.2,.3], base=dict(mom=.9))
     if isinstance(want, dict): want = want['lr']
-    for opt in ('fastai','torch'):
-        np.testing.assert_array_equal(run(make(opt=opt), 3, cb, [.1,.2,.3]), cb.values(3, 10, [.1,.2,.3], auto=2000)['lr'] if cls is OneCycle else cb.values(3, 10, [.1,.2,.3], auto=dict(fastai=200,torch=1000)[opt]))
-    np.testing.assert_array_equal(run(make(), 3, cb, [.1,.2,.3], start_epoch=2), want[20:])
+    for opt in ('adam','adamw'):
+        np.testing.assert_array_equal(hypers_of_fit(make(opt=opt), 3, cb, [.1,.2,.3]), cb.values(3, 10, [.1,.2,.3], auto=2000)['lr'] if cls is OneCycle else cb.values(3, 10, [.1,.2,.3], auto=dict(adam=200,adamw=1000)[opt]))
+    np.testing.assert_array_equal(hypers_of_fit(make(), 3, cb, [.1,.2,.3], start_epoch=2), want[20:])
