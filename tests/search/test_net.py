@@ -1,14 +1,14 @@
 "Networks as states: moves, modules, inherited weights"
-import json,math,numpy as np,pytest,torch
+import json
 from dataclasses import replace
+import numpy as np,pytest,torch
 from torch import nn
 from fastai.basics import *
-from fastai.losses import CrossEntropyLossFlat
-from fastai_anneal.anneal import *
-from fastai_anneal.search import *
-from fastai_anneal.nas import *
-from fastai_anneal.nas import _moves,_acts
-from fastai_anneal import search as S
+from fastai_anneal.annealing.annealer import Annealer
+from fastai_anneal.search.net import *
+from fastai_anneal.search.net_module import NetModule
+from fastai_anneal.search.net_moves import MOVES,afforded,edges,inserted,moved,rewired,with_layer
+from .searches import *
 
 def walk(seed, n=15, shape=(1,12,12), **kw):
     rng = np.random.default_rng(seed)
@@ -45,16 +45,17 @@ def test_a_walk_stays_among_networks(shape):
     assert all(o.kind=='dense' for o in net.layers) or len(shape)==3
 
 def test_every_move_happens_and_is_small():
-    names,seen = set(_moves(Net)),set()
-    assert names=={'stage','deepen','add','remove','wider','narrower','kernel','stride','act','norm','connect','cut'}
+    seen = set()
     for seed in range(3):
         net,rng = walk(seed, 12)
-        for n in names:
+        for name,move in MOVES.items():
             for _ in range(20):
-                new = getattr(net, '_move_'+n)(rng)
-                if new is not None and new!=net and not new.problem():
-                    seen.add(n); assert abs(len(new.layers)-len(net.layers))<=1; break
-    assert seen==names
+                new = move(net, rng)
+                if new is None or new==net or new.problem(): continue
+                seen.add(name)
+                assert abs(len(new.layers)-len(net.layers))<=1
+                break
+    assert seen==set(MOVES)
 
 def test_from_nothing_and_back():
     net,rng = walk(0, 30)
@@ -67,52 +68,53 @@ def test_max_macs():
     for _ in range(60): net = net.propose(rng, .3); assert net.macs<=20_000
 
 def test_growth_beyond_the_limits_is_paid_by_narrower_layers():
-    net = Net((1,28,28), 10, [Layer(1,'conv',16,(0,), stride=2), Layer(2,'conv',32,(1,), stride=2)], widths=(4,64), max_params=21_000, max_macs=300_000)
+    layers = [Layer(1,'conv',16,(0,), stride=2), Layer(2,'conv',32,(1,), stride=2)]
+    net = Net((1,28,28), 10, layers, widths=(4,64), max_params=21_000, max_macs=300_000)
     for grown in (replace(net[2], width=40), replace(net[2], stride=1), replace(net[1], k=5)):
-        new = net._with(grown)
-        assert new.problem() and (got := new._afforded()) is not None and got.problem()==''
+        new = with_layer(net, grown)
+        got = afforded(new)
+        assert new.problem() and got.problem()==''
         assert [o.id for o in got.layers]==[1,2] and all(a.width<=b.width for a,b in zip(got.layers, new.layers)) and got!=new
         assert replace(got[grown.id], width=grown.width)==grown and got.max_params==21_000 and got.max_macs==300_000
-    assert net._afforded() is net
-    assert net._with(replace(net[1], stride=1, k=7))._but(max_macs=20_000)._afforded() is None # out of reach
-    wrong = net._with(replace(net[2], src=(9,)))
-    assert wrong._afforded() is wrong and 'reads 9' in wrong.problem()
+    assert afforded(net) is net
+    assert afforded(with_layer(net, replace(net[1], stride=1, k=7)).but(max_macs=20_000)) is None # out of reach
+    wrong = with_layer(net, replace(net[2], src=(9,)))
+    assert afforded(wrong) is wrong and 'reads 9' in wrong.problem()
 
 def test_deepening_keeps_the_function():
     for o in (Layer(1,'conv',8,(0,), k=5, stride=2), Layer(1,'dense',9,(0,))):
         net = Net((1,12,12), 5, [o, replace(o, id=2, src=(1,), stride=1)], head=(1,2))
         for seed in range(4):
-            new = net._move_deepen(np.random.default_rng(seed))
+            new = MOVES['deepen'](net, np.random.default_rng(seed))
             assert not new.problem() and len(new.layers)==3 and new[3].width==o.width and new[3].stride==1
             assert change(net, new)<1e-5
-    assert Net((1,12,12), 5)._move_deepen(np.random.default_rng(0)) is None
+    assert MOVES['deepen'](Net((1,12,12), 5), np.random.default_rng(0)) is None
 
-@pytest.mark.parametrize('seed', range(8))
+def grown_in_all_ways(net, rng, most=40):
+    "Names, networks that `net` may grow into, and by how much they may differ"
+    for o in net.layers:
+        for width in {min(most, o.width+1), min(most, o.width*2)}-{o.width}: yield 'wider',with_layer(net, replace(o, width=width)),1e-5
+        if o.kind=='conv' and o.k<7: yield 'kernel',with_layer(net, replace(o, k=o.k+2)),1e-5
+        yield 'norm',with_layer(net, replace(o, norm=not o.norm)),2e-5
+        if o.act!='relu': continue
+        for reader in [reader for source,reader in edges(net) if source==o.id]: # the identity in the place of a connection
+            new = inserted(net, Layer(net.new_id(), o.kind, o.width, (o.id,)), reader)
+            yield 'in place',rewired(new, reader, lambda src: [net.new_id() if s==o.id else s for s in src]),1e-5
+    for name in ('connect','add')*20:
+        new = MOVES[name](net, rng)
+        if not set(edges(net))-set(edges(new)): yield 'beside',new,1e-5
+
+@pytest.mark.parametrize('seed', range(6))
 def test_growing_keeps_the_function(seed):
-    a,rng = walk(seed, 14)
-    n = 0
-    hi = 40; a = a._but(widths=(2,hi), max_layers=20, max_params=None)
-    for o in a.layers:
-        for w in (o.width+1, min(hi, o.width*2)):
-            if w<=hi: assert change(a, a._with(replace(o, width=w)))<1e-5, ('wider',o); n += 1
-        if o.kind=='conv' and o.k<7: assert change(a, a._with(replace(o, k=o.k+2)))<1e-5, ('kernel',o); n += 1
-        if o.norm: assert change(a, a._with(replace(o, norm=False)))<1e-5, ('norm',o); n += 1
-        else: assert change(a, a._with(replace(o, norm=True)))<2e-5, ('norm',o); n += 1
-        if o.act=='relu':
-            for t in [t for s,t in a._edges() if s==o.id]: # the identity in the place of a connection
-                b = a._insert(Layer(a._new_id(), o.kind, o.width, (o.id,)), t)._resrc(t, lambda src: [a._new_id() if s==o.id else s for s in src])
-                if not b.problem(): assert change(a, b)<1e-5, ('in place',o,t); n += 1
-    for _ in range(20):
-        for f in (a._move_connect, lambda r: a._move_add(r)):
-            b = f(rng)
-            if b is None or b==a or b.problem(): continue
-            if set(a._edges())-set(b._edges()): continue # in place of a connection, not beside it
-            assert change(a, b)<1e-5, (a,b); n += 1
-    assert n>5
+    net,rng = walk(seed, 14)
+    net = net.but(widths=(2,40), max_layers=20, max_params=None)
+    tried = [(name, change(net, new), most) for name,new,most in grown_in_all_ways(net, rng) if new!=net and not new.problem()]
+    assert len(tried)>5
+    assert not [o for o in tried if o[1]>=o[2]]
 
 def test_wider_units_can_part_ways():
     a = Net((6,), 3, [Layer(1,'dense',4,(0,))])
-    m = a._with(replace(a[1], width=8)).module().inherit(settled(a))
+    m = with_layer(a, replace(a[1], width=8)).module().inherit(settled(a))
     w = m.head.weight
     assert len({tuple(c.tolist()) for c in w.T.round(decimals=4)})==8 # shared out unevenly
 
@@ -120,7 +122,7 @@ def test_shrinking_keeps_the_largest():
     a = Net((6,), 3, [Layer(1,'dense',8,(0,), norm=False)])
     m = settled(a)
     with torch.no_grad(): m.layers['1'].lin.weight[2:].mul_(1e-3); m.head.weight[:,2:].mul_(1e-3)
-    b = a._with(replace(a[1], width=4)).module().inherit(m).eval()
+    b = with_layer(a, replace(a[1], width=4)).module().inherit(m).eval()
     x = torch.randn(5,6)
     assert (b(x)-m(x)).abs().max()<.02
 
@@ -133,7 +135,7 @@ def test_any_parent_will_do(seed):
 
 def test_gradients_reach_what_began_at_zero():
     a = Net((1,8,8), 3)
-    b = a._insert(Layer(1,'conv',4,(0,)), None)._resrc(None, lambda s: (*s,1))
+    b = rewired(inserted(a, Layer(1,'conv',4,(0,)), None), None, lambda src: (*src,1))
     m = b.module().inherit(a.module())
     assert (m.head.weight[:,64:]==0).all()
     opt = torch.optim.SGD(m.parameters(), .1)
@@ -156,32 +158,24 @@ def test_json_and_equality():
 def test_what_is_no_network(kw, msg):
     with pytest.raises(ValueError, match=msg): Net(**{**dict(shape=(1,8,8), c=3), **kw})
 
-def data(n, seed):
-    g = torch.Generator().manual_seed(seed); x = torch.randn(n,6, generator=g)
-    return list(zip(x, (x[:,0]*x[:,1]>0).long()))
-dls = DataLoaders(DataLoader(data(96,0), bs=16, shuffle=True), DataLoader(data(64,1), bs=64))
 def make(net): return Learner(dls, net.module(), loss_func=CrossEntropyLossFlat())
-def facts(r): return [(t.number, t.state, S._key(t.hps), t.curve, t.accepted) for t in r.trials]
 
 @pytest.mark.parametrize('warm', [False,True])
-def test_in_a_search_killed_and_continued(tmp_path, warm):
-    sp = {'net': Net((6,), 2, widths=(2,32)), 'lr': LogFloat(1e-3,.3)}
-    def go(**kw): return anneal_search(make, sp, n_trials=14, n_epoch=2, seed=1, warm=warm, progress=False, **kw)
-    whole = go()
-    assert whole.trials[0].hps['net']==sp['net'] and len({t.hps['net'] for t in whole.trials})>4 and whole.best_value<whole.trials[0].value
-    n = []
-    def cb(r): n.append(1); return len(n)==6
-    go(storage=tmp_path/'s.jsonl', callback=cb)
-    assert facts(go(storage=tmp_path/'s.jsonl'))==facts(whole)
-    assert len(read_search(tmp_path/'s.jsonl').trials)==14
-    assert isinstance(whole.best_learner().model, NetModule)
-    whole.plot('slices'); whole.plot('parallel'); assert 'net.params' in whole.importance()
+def test_in_a_search(warm):
+    spec = {'net': Net((6,), 2, widths=(2,32)), 'lr': LogFloat(1e-3,.3)}
+    res = search(make, spec, n_trials=14, seed=1, warm=warm)
+    assert res.trials[0].hps['net']==spec['net'] and len({t.hps['net'] for t in res.trials})>4 and res.best_value<res.trials[0].value
+    assert isinstance(res.best_learner().model, NetModule)
+    res.plot('slices')
+    res.plot('parallel')
+    assert 'net.params' in res.importance()
 
 def test_too_large_is_not_trained():
-    def f(net): raise AssertionError('made')
-    net = Net((6,), 2, widths=(2,8), max_params=100)
     seen = []
-    anneal_search(lambda net: seen.append(net.n_params) or make(net), {'net': net}, n_trials=12, n_epoch=1, seed=0, progress=False)
+    def small(net):
+        seen.append(net.n_params)
+        return make(net)
+    search(small, {'net': Net((6,), 2, widths=(2,8), max_params=100)}, n_trials=12, n_epoch=1)
     assert max(seen)<=100
 
 def test_alone_with_an_annealer():
