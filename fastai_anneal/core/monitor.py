@@ -23,7 +23,7 @@ def monitor_mode(
     if mode is not None: return mode
     return 'min' if _falling & set(re.split(r'[^a-z]+', str(monitor).lower())) else 'max'
 
-# %% ../../nbs/core/monitor.ipynb #03b665d1
+# %% ../../nbs/core/monitor.ipynb #7cd91be5
 def monitor_names(
     learn:Learner # Before or in a fit
 )->list:
@@ -46,6 +46,7 @@ def monitor_value(
     monitor:str # Name of a column
 ): # A float; `None` if there is no such value yet, as after a cancelled validation
     "The last recorded value of `monitor`"
-    if not learn.recorder.values: return None
-    values,i = learn.recorder.values[-1],monitor_names(learn).index(monitor)
+    rows = vars(learn.recorder).get('values')
+    if not rows: return None
+    values,i = rows[-1],monitor_names(learn).index(monitor)
     return None if i>=len(values) or values[i] is None else float(values[i])

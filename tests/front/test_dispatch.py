@@ -7,6 +7,7 @@ from fastai.callback.core import _inner_loop
 from fastai.learner import CastToTensor
 from fastai_anneal import dispatch
 from fastai_anneal.learner import TrainLearner
+from fastai.basics import *
 from helpers import *
 
 pytestmark = pytest.mark.filterwarnings('ignore')

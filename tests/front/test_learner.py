@@ -6,6 +6,7 @@ from fastai.callback.all import *
 from fastai.learner import CastToTensor
 from fastai.tabular.all import Categorify,CategoryBlock,Normalize,TabularDataLoaders,TabularLearner,tabular_learner
 from fastai_anneal.learner import TrainLearner
+from fastai.basics import *
 from helpers import *
 
 pytestmark = pytest.mark.filterwarnings('ignore')
