@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['parser', 'Run', 'main']
 
-# %% ../nbs/cli.ipynb #d6d08240
+# %% ../nbs/cli.ipynb #69fd4227
 import argparse,json,math,os,subprocess,sys,time,warnings
 from contextlib import suppress
 from dataclasses import dataclass,field
 from pathlib import Path
 
-from .report import figure_of,plot_confusion,plot_losses,plot_lrs,report,summary
+from .report import figure_of,plot_confusion,plot_training,report,summary
 
 # %% ../nbs/cli.ipynb #248dd384
 class _Parser(argparse.ArgumentParser):
@@ -31,7 +31,7 @@ _count = _checked(int, lambda v: v>0, 'a whole number above 0')
 _lr = _checked(float, lambda v: 0<v<math.inf, 'a learning rate, a number above 0')
 _seed = _checked(int, lambda v: 0<=v<2**32, 'a whole number from 0 to 2**32-1')
 
-# %% ../nbs/cli.ipynb #572b42e4
+# %% ../nbs/cli.ipynb #358a7062
 def _device(text):
     "An argparse type: a device that is there"
     import torch
@@ -48,12 +48,11 @@ def _device(text):
 
 def _out_dir(text):
     "An argparse type: a folder that can be written to, or made"
-    path = Path(text)
-    there = next(o for o in (path, *path.absolute().parents) if o.exists())
-    if there.is_dir() and os.access(there, os.W_OK): return path
-    raise argparse.ArgumentTypeError(f'cannot write to {text!r}: {there} is not a folder that can be written to')
+    there = next(o for o in (Path(text), *Path(text).absolute().parents) if o.exists())
+    if there.is_dir() and os.access(there, os.W_OK): return Path(text)
+    raise argparse.ArgumentTypeError(f'cannot write to {text!r}: {there} is no folder that can be written to')
 
-# %% ../nbs/cli.ipynb #70c45a37
+# %% ../nbs/cli.ipynb #9548460b
 def _add_command(commands, run, models, **texts):
     "Add the command that the function `run` is, with the options that all have; returns what adds more of them"
     name = run.__name__.strip('_')
@@ -80,13 +79,12 @@ def _add_mnist(commands):
 
 def _add_search(commands):
     about = 'Search hyperparameters of a digit classifier by simulated annealing, test the best once, write a report.'
-    models = ['linear','mlp','cnn','any']
-    add = _add_command(commands, _search, models, help='search hyperparameters or models', description=about)
+    add = _add_command(commands, _search, 'linear mlp cnn any'.split(), help='search hyperparameters', description=about)
     add('--trials', type=_count, default=100, help='trainings, of all workers together')
     add('--epochs', type=_count, default=4, help='epochs of each')
     add('--final', type=_count, default=12, help='epochs to train the best again, before the test')
-    add('--storage', metavar='FILE|URL', help='keep the search there, and continue it: search.log, '
-        'sqlite:///search.db (by default nowhere; with several workers DIR/search.log)')
+    add('--storage', metavar='FILE|URL', help='where to keep the search, and continue it: search.log, '
+        'sqlite:///search.db (by default nowhere; for workers DIR/search.log)')
     add('--workers', type=_count, default=1, metavar='N', help='processes')
     add('--worker', action='store_true', help=argparse.SUPPRESS) # one of several: search, and no more
     _add_switch(add, 'early', 'give up trainings that will be rejected')
@@ -102,14 +100,14 @@ def parser():
     for add_command in (_add_mnist,_add_search): add_command(commands)
     return parser
 
-# %% ../nbs/cli.ipynb #7707c94c
+# %% ../nbs/cli.ipynb #50c56f7f
 def _say(*words): print(*words, flush=True)
 
 def _versions():
     import platform,fastai,torch,torchvision
     from fastai_anneal import __version__
-    libraries = {library.__name__: library.__version__ for library in (fastai,torch,torchvision)}
-    return dict(fastai_anneal=__version__, **libraries, python=platform.python_version())
+    return dict(fastai_anneal=__version__, fastai=fastai.__version__, torch=torch.__version__,
+                torchvision=torchvision.__version__, python=platform.python_version())
 
 @dataclass
 class Run:
@@ -126,9 +124,7 @@ class Run:
         epochs = [[i,*values] for i,values in enumerate(getattr(rec, 'values', []))]
         self.history = [dict(zip(rec.metric_names, values)) for values in epochs]
         self.seconds = time.perf_counter()-self.started
-        if self.history:
-            self.figures['Schedule'] = figure_of(plot_lrs(rec.lrs))
-            self.figures['Training'] = figure_of(plot_losses([float(loss) for loss in rec.losses], self.history))
+        if self.history: self.figures['Training'] = figure_of(plot_training(rec))
 
     def told(self):
         "What `results.json` says before the test"
@@ -157,7 +153,7 @@ def _finish(run):
     for name,line in {**summary(results), 'report': out/'report.html'}.items(): _say(f'{name:16} {line}')
     return 130 if run.interrupted else 0
 
-# %% ../nbs/cli.ipynb #028f4ca3
+# %% ../nbs/cli.ipynb #129914f4
 _EPOCHS = {('sample','mlp'): 10, ('sample','cnn'): 8, ('full','mlp'): 8, ('full','cnn'): 6} # by hand: more gain little
 
 def _fit(learn, n_epoch, lr, cbs):
@@ -174,7 +170,9 @@ def _fit(learn, n_epoch, lr, cbs):
 def _digit_learner(args):
     "A `TrainLearner` for the digits and the model of the options"
     from fastai.metrics import accuracy
+    from fastai.torch_core import set_seed
     from fastai_anneal.all import TrainLearner,mnist_cnn,mnist_dls,mnist_mlp
+    set_seed(args.seed)
     dls = mnist_dls(args.data, seed=args.seed, device=args.device)
     model = dict(mlp=mnist_mlp, cnn=mnist_cnn)[args.model]()
     n_params = sum(p.numel() for p in model.parameters())
@@ -183,28 +181,25 @@ def _digit_learner(args):
     args.out.mkdir(parents=True, exist_ok=True) # not before there are data
     return TrainLearner(dls, model, metrics=accuracy, path=args.out)
 
-def _annealing(lr, seed):
-    "The hyperparameters that are annealed: the learning rate a factor of 10 up and down, the weight decay"
+def _sim_anneal(lr, seed):
+    "Anneals the learning rate, a factor of 10 up and down, and the weight decay"
     from fastai_anneal.all import LogFloat,SimAnnealHP
     return SimAnnealHP({'lr': LogFloat(lr/10, lr*10), 'wd': LogFloat(1e-4, .3)}, seed=seed)
 
 def _mnist(args):
     "Find a learning rate, train with `CosineAnneal` (and `SimAnnealHP`), test, report"
-    from fastai.torch_core import set_seed
     from fastai_anneal.all import CosineAnneal
     started = time.perf_counter()
-    if args.epochs is None: args.epochs = _EPOCHS.get((args.data,args.model), _EPOCHS['full',args.model])
-    set_seed(args.seed)
+    args.epochs = args.epochs or _EPOCHS.get((args.data,args.model), _EPOCHS['full',args.model])
     learn = _digit_learner(args)
     found = None if args.lr else learn.lr_find(n_epoch=args.epochs, show_plot=False)
-    lr = args.lr or found.lr
+    lr = found.lr if found else args.lr
     _say(f"learning rate {lr:.2g}{' found' if found else ''}, {args.epochs} epochs")
-    hps = _annealing(lr, args.seed) if args.anneal else None
+    hps = _sim_anneal(lr, args.seed) if args.anneal else None
     interrupted = _fit(learn, args.epochs, lr, [CosineAnneal(warmup='10%'), *([hps] if hps else [])])
-    annealing = hps.history.to_dict('records') if hps else []
     figures = {'Learning rate finder': figure_of(found.plot())} if found else {}
-    if annealing: figures['Annealing'] = figure_of(hps.plot())
-    results = dict(lr=lr, anneal=args.anneal, annealing=annealing)
+    if hps and len(hps.history): figures['Annealing'] = figure_of(hps.plot())
+    results = dict(lr=lr, anneal=args.anneal, annealing=hps.history.to_dict('records') if hps else [])
     return _finish(Run(args, learn, interrupted, started, results, figures))
 
 # %% ../nbs/cli.ipynb #ff8410ed
