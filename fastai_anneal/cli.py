@@ -52,7 +52,7 @@ def _out_dir(text):
     if there.is_dir() and os.access(there, os.W_OK): return Path(text)
     raise argparse.ArgumentTypeError(f'cannot write to {text!r}: {there} is no folder that can be written to')
 
-# %% ../nbs/cli.ipynb #9548460b
+# %% ../nbs/cli.ipynb #f82391ce
 def _add_command(commands, run, models, **texts):
     "Add the command that the function `run` is, with the options that all have; returns what adds more of them"
     name = run.__name__.strip('_')
@@ -79,7 +79,8 @@ def _add_mnist(commands):
 
 def _add_search(commands):
     about = 'Search hyperparameters of a digit classifier by simulated annealing, test the best once, write a report.'
-    add = _add_command(commands, _search, 'linear mlp cnn any'.split(), help='search hyperparameters', description=about)
+    add = _add_command(commands, _search, 'linear mlp cnn any'.split(), help='search hyperparameters',
+                       description=about)
     add('--trials', type=_count, default=100, help='trainings, of all workers together')
     add('--epochs', type=_count, default=4, help='epochs of each')
     add('--final', type=_count, default=12, help='epochs to train the best again, before the test')
