@@ -121,14 +121,12 @@ def test_any_model(tmp_path):
     assert {t['model'] for t in res['trials']}=={'linear','mlp','cnn'} and res['best_hps']['model'] in ('linear','mlp','cnn')
     assert .3<res['test_accuracy']<=1 and 'a network of choice' in page(tmp_path)
 
-@pytest.mark.parametrize('storage', [[], ['--storage','sqlite:///s.db']], ids=['file','database'])
-def test_two_workers(storage, tmp_path, monkeypatch):
+def test_two_workers(tmp_path, monkeypatch):
     pytest.importorskip('optuna')
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv('PYTHONPATH', str(ROOT))
-    assert main(['search', '--trials', '6', '--workers', '2', '--out', 'o', *SHORT, *storage])==0
+    assert main(['search', '--trials', '6', '--workers', '2', '--out', 'o', *SHORT])==0
     trials = results(tmp_path/'o')['trials']
-    assert len(trials)==6 and all(t['state'] in ('complete','stopped') for t in trials)
-    assert (tmp_path/('s.db' if storage else 'o/search.log')).exists()
-    new = [(t['lr'],t['wd']) for t in trials if t['repeats'] is None or t['repeats']!=t['repeats']]
+    assert len(trials)==6 and (tmp_path/'o/search.log').exists() and all(t['state'] in ('complete','stopped') for t in trials)
+    new = [(t['lr'],t['wd']) for t in trials if t['repeats'] is None]
     assert len(new)>=4 and len(set(new))==len(new)
