@@ -33,13 +33,13 @@ class Continuous:
     def __init__(self, name, n_dims, seed):
         self.f,radius = CONTINUOUS[name]
         self.shift = np.random.default_rng([seed,n_dims]).uniform(-.3, .3, n_dims)*radius
-        self.space = {f'x{i}': Float(-radius, radius) for i in range(n_dims)}
+        self.space = {f'x{i}': LinFloat(-radius, radius) for i in range(n_dims)}
         if name=='rosenbrock': self.shift *= .2
     def __call__(self, values): return float(self.f(np.array(list(values.values()))-self.shift))
 
 class Mixed:
     "A made-up training: learning rate, weight decay, layers, width, activation, normalisation, with interactions"
-    space = {'lr': LogFloat(1e-5, 1), 'wd': LogFloat(1e-6, 1), 'layers': Int(1, 8), 'width': LogInt(8, 1024),
+    space = {'lr': LogFloat(1e-5, 1), 'wd': LogFloat(1e-6, 1), 'layers': LinInt(1, 8), 'width': LogInt(8, 1024),
              'act': Categorical('relu', 'gelu', 'tanh', 'sin'), 'bn': Bool()}
     act_costs = dict(relu=.1, gelu=0., tanh=.4, sin=.8)
     def __init__(self, name, n_dims, seed):
@@ -71,7 +71,7 @@ def dual_annealing(f, n, seed):
     return np.minimum.accumulate(values[:n])
 
 def is_log(dim): return isinstance(dim, (LogFloat,LogInt))
-def is_whole(dim): return isinstance(dim, (Int,LogInt))
+def is_whole(dim): return isinstance(dim, (LinInt,LogInt))
 
 def hyperopt_parameter(name, dim):
     from hyperopt import hp
@@ -160,8 +160,8 @@ def figure(results, methods, budgets, path):
     ax.legend()
     ax.figure.savefig(path, dpi=110)
 
-COLD = ShapePow(1e-12, 1e-13, 1).absolute()
-RULES = dict(metropolis=dict(accept=metropolis), greedy=dict(accept=threshold, temp=COLD),
+COLD = ShapeExp(1e-12, 1e-13).absolute()
+RULES = dict(metropolis=dict(accept=metropolis), greedy=dict(accept=threshold, schedule=COLD),
              always=dict(accept=lambda change,temp,se=0: 1.))
 PROPOSALS = {'default proposals': {}, 'plain walk': dict(moves='all', adapt=False, reheat=0, n_init=1)}
 
@@ -187,7 +187,7 @@ def best_by_seed(name, n_dims, n, seeds, **kwargs):
 
 def overhead(f, n=2000, n_dims=10):
     "Microseconds of CPU time of an evaluation of `f`, less what it takes itself"
-    annealer = Annealer({f'x{i}': Float(0, 1) for i in range(n_dims)}, n, seed=0)
+    annealer = Annealer({f'x{i}': LinFloat(0, 1) for i in range(n_dims)}, n, seed=0)
     asked = []
     def walk():
         for _ in range(n):

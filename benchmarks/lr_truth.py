@@ -1,9 +1,10 @@
-"""Trains every task of `lr_tasks` at every learning rate of its grid and keeps the validation losses in `lr_truth.json`.
+"""Trains every task of `lr_tasks` at every learning rate of its grid and keeps the validation losses, for lr_regret.py
 
-Half an hour on one core: `OMP_NUM_THREADS=1 nice python benchmarks/lr_truth.py [task ...]`; done (task, seed) pairs are not redone."""
-import json,sys,time
-from pathlib import Path
-import torch; torch.set_num_threads(1)
+    nice python benchmarks/lr_truth.py [--tasks a,b]     # half an hour on one core; writes benchmarks/lr_truth.json
+
+Pairs of task and seed that are done are not redone.
+"""
+from common import *
 from lr_tasks import *
 
 FILE,SEEDS = Path(__file__).with_name('lr_truth.json'),3
@@ -15,23 +16,32 @@ class StopOnNaN(Callback):
 
 def train(task, seed, lr):
     "Validation loss after `fit_one_cycle` at `lr`, or None where it diverged"
-    l = task.learn(seed)
-    with l.no_bar(),l.no_logging(): l.fit_one_cycle(task.n_epoch, lr, cbs=StopOnNaN)
-    v = float(l.recorder.values[-1][1]) if len(l.recorder.values)==task.n_epoch and len(l.recorder.values[-1])>1 else math.nan
-    return v if math.isfinite(v) else None
+    learn = task.learn(seed)
+    with learn.no_bar(),learn.no_logging(): learn.fit_one_cycle(task.n_epoch, lr, cbs=StopOnNaN)
+    values = learn.recorder.values
+    if len(values)<task.n_epoch or len(values[-1])<2: return None
+    return float(values[-1][1]) if math.isfinite(values[-1][1]) else None
 
 def untrained(task, seed):
-    l = task.learn(seed)
-    with l.no_bar(),l.no_logging(): return float(l.validate()[0])
+    learn = task.learn(seed)
+    with learn.no_bar(),learn.no_logging(): return float(learn.validate()[0])
 
-if __name__=='__main__':
-    res = json.loads(FILE.read_text()) if FILE.exists() else {}
-    for seed in range(SEEDS):
-        for n in sys.argv[1:] or TASKS:
-            t,r = TASKS[n],res.setdefault(n, dict(its=TASKS[n].n_epoch*len(TASKS[n].dls().train), lrs=TASKS[n].lrs(), untrained={}, losses={}))
-            if str(seed) in r['losses']: continue
-            s = time.time()
-            r['untrained'][str(seed)] = untrained(t, seed)
-            r['losses'][str(seed)] = [train(t, seed, lr) for lr in t.lrs()]
-            FILE.write_text(json.dumps(res))
-            print(f'{n} {seed} {time.time()-s:.0f}s', flush=True)
+def main():
+    parser = options(__doc__, seeds=SEEDS)
+    parser.add_argument('--tasks', type=words, default=list(TASKS))
+    parser.add_argument('--out', default=FILE)
+    args = start(parser)
+    truth = Cache(args.out)
+    for seed in map(str, range(args.seeds)):
+        for name in args.tasks:
+            task = TASKS[name]
+            its = task.n_epoch*len(task.dls().train)
+            result = truth.get(name, lambda: dict(its=its, lrs=task.lrs(), untrained={}, losses={}))
+            if seed in result['losses']: continue
+            watch = Stopwatch()
+            result['untrained'][seed] = untrained(task, int(seed))
+            result['losses'][seed] = [train(task, int(seed), lr) for lr in task.lrs()]
+            truth[name] = result
+            print(f'{name} {seed} {watch}', flush=True)
+
+if __name__=='__main__': main()

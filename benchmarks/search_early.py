@@ -1,62 +1,83 @@
-"""How often does early rejection in `anneal_search` give up a training that would have been accepted, and what does it save?
+"""How often does early rejection in `anneal_search` give up what would have been accepted, and what does it save?
 
-    python benchmarks/search_early.py [seeds]
+    python benchmarks/search_early.py [--seeds 3] [--trials 60]
 
-Every training that would be given up is trained to its end (`audit=1`), so each decision can be looked up. Three problems, on whose seeds 10 and 11
-the number of curves that a forecast needs was chosen (12), which is why the seeds here are others: handwritten digits (scikit-learn) and a tabular classification by multilayer perceptrons, and a convolutional
-network. Prints, per problem and over all: trials given up, the share of those that would have been accepted, the share of all acceptable trials
-that were lost, and the share of epochs that would have been saved.
+Every training that would be given up is trained to its end (`audit=1`), so each decision can be looked up, as
+`SearchResult.early` does. Three problems, on whose seeds 10 and 11 the number of curves that a forecast needs was
+chosen (12), which is why the seeds here are others: handwritten digits (scikit-learn) and a tabular classification by
+multilayer perceptrons, and a convolutional network. Prints, per problem and over all: trials given up, the share of
+those that would have been accepted, the share of all acceptable trials that were lost, and the share of epochs that
+would have been saved.
 """
-import sys,warnings
+from common import *
 from functools import wraps
-import numpy as np,torch
-from torch import nn
+import torch
 from sklearn.datasets import load_digits,make_classification
 from fastai.basics import *
-from fastai.losses import CrossEntropyLossFlat
-from fastai.metrics import accuracy
 from fastai_anneal.all import *
 
-def loaders(x, y, bs=64):
+N_EPOCH = 6
+
+def loaders(x, y):
+    "Three quarters to train on"
     x,y = torch.tensor(x, dtype=torch.float),torch.tensor(y)
-    i = torch.randperm(len(x), generator=torch.Generator().manual_seed(0)); n = len(x)*3//4
-    ds = [list(zip(x[j],y[j])) for j in (i[:n],i[n:])]
-    return DataLoaders(DataLoader(ds[0], bs=bs, shuffle=True, drop_last=True), DataLoader(ds[1], bs=512))
+    order,n = torch.randperm(len(x), generator=torch.Generator().manual_seed(0)),len(x)*3//4
+    train,valid = [list(zip(x[rows], y[rows])) for rows in (order[:n], order[n:])]
+    return DataLoaders(DataLoader(train, bs=64, shuffle=True, drop_last=True), DataLoader(valid, bs=512))
 
-def mlp(n, c):
+RATES = {'lr': LogFloat(1e-4,1), 'wd': LogFloat(1e-4,.3)}
+MLP_SPACE = {**RATES, 'width': LogInt(8,128), 'depth': LinInt(0,3), 'p': LinFloat(0,.5)}
+CNN_SPACE = {**RATES, 'c1': LogInt(2,16), 'c2': LogInt(2,32), 'p': LinFloat(0,.5)}
+
+def mlp(n_in, n_out):
     def make(width, depth, p):
-        ns = [n]+[width]*depth
-        ls = [l for a,b in zip(ns, ns[1:]) for l in (nn.Linear(a,b), nn.BatchNorm1d(b), nn.ReLU(), nn.Dropout(p))]
-        return nn.Sequential(nn.Flatten(), *ls, nn.Linear(ns[-1], c))
-    return make, {'lr': LogFloat(1e-4,1), 'wd': LogFloat(1e-4,.3), 'width': LogInt(8,128), 'depth': Int(0,3), 'p': Float(0,.5)}
+        sizes = [n_in]+[width]*depth
+        layers = [[nn.Linear(a, b), nn.BatchNorm1d(b), nn.ReLU(), nn.Dropout(p)] for a,b in zip(sizes, sizes[1:])]
+        return nn.Sequential(nn.Flatten(), *sum(layers, []), nn.Linear(sizes[-1], n_out))
+    return make
 
-def cnn(c):
+def cnn(n_out):
     def make(c1, c2, p):
-        return nn.Sequential(nn.Conv2d(1,c1,3,padding=1), nn.BatchNorm2d(c1), nn.ReLU(), nn.Conv2d(c1,c2,3,stride=2,padding=1), nn.ReLU(),
-                             nn.Flatten(), nn.Dropout(p), nn.Linear(c2*16, c))
-    return make, {'lr': LogFloat(1e-4,1), 'wd': LogFloat(1e-4,.3), 'c1': LogInt(2,16), 'c2': LogInt(2,32), 'p': Float(0,.5)}
+        layers = [nn.Conv2d(1, c1, 3, padding=1), nn.BatchNorm2d(c1), nn.ReLU(),
+                  nn.Conv2d(c1, c2, 3, stride=2, padding=1), nn.ReLU()]
+        return nn.Sequential(*layers, nn.Flatten(), nn.Dropout(p), nn.Linear(c2*16, n_out))
+    return make
 
 def problems():
-    x,y = load_digits(return_X_y=True); x = (x/8-1).astype('float32')
-    xt,yt = make_classification(1600, 20, n_informative=8, n_classes=4, flip_y=.05, random_state=0)
-    return dict(digits_mlp=(loaders(x,y), *mlp(64,10)), tabular_mlp=(loaders(xt.astype('float32'),yt), *mlp(20,4)),
-                digits_cnn=(loaders(x.reshape(-1,1,8,8),y), *cnn(10)))
+    "Loaders, network and space, by name"
+    x,y = load_digits(return_X_y=True)
+    x = (x/8-1).astype('float32')
+    rows,labels = make_classification(1600, 20, n_informative=8, n_classes=4, flip_y=.05, random_state=0)
+    return dict(digits_mlp=(loaders(x,y), mlp(64,10), MLP_SPACE),
+                tabular_mlp=(loaders(rows.astype('float32'), labels), mlp(20,4), MLP_SPACE),
+                digits_cnn=(loaders(x.reshape(-1,1,8,8), y), cnn(10), CNN_SPACE))
 
-def one(dls, net, space, seed, n_epoch=6, n_trials=60):
+def search(problem, seed, n_trials):
+    dls,net,space = problem
     @wraps(net) # whose parameters it takes
     def make_learner(**hps): return Learner(dls, net(**hps), loss_func=CrossEntropyLossFlat(), metrics=accuracy)
-    return anneal_search(make_learner, space, n_trials=n_trials, n_epoch=n_epoch, seed=seed, audit=1., repeat=0, progress=False)
+    return anneal_search(make_learner, space, n_trials=n_trials, n_epoch=N_EPOCH, seed=seed, audit=1., repeat=0,
+                         progress=False)
 
-if __name__=='__main__':
-    warnings.simplefilter('ignore'); torch.set_num_threads(1)
-    seeds,total = int(sys.argv[1]) if len(sys.argv)>1 else 3,np.zeros(5)
-    for name,(dls,net,space) in problems().items():
-        tot = np.zeros(5)
-        for seed in range(seeds):
-            r = one(dls, net, space, seed)
-            au = [t for t in r.trials if t.audit and t.state=='complete']
-            wrong,good = sum(t.energy<=t.audit['limit'] for t in au),sum(bool(t.accepted) for t in r.trials)
-            tot += [len(au), wrong, good, sum(6-t.audit['epoch'] for t in au), sum(t.epochs for t in r.trials)]
-        total += tot
-        print(f'{name:12} {tot[0]:4.0f} given up, wrongly {tot[1]/max(tot[0],1):6.2%} of them, lost {tot[1]/tot[2]:6.2%} of the acceptable, epochs saved {tot[3]/tot[4]:.0%}', flush=True)
-    print(f'{"all":12} {total[0]:4.0f} given up, wrongly {total[1]/max(total[0],1):6.2%} of them, lost {total[1]/total[2]:6.2%} of the acceptable, epochs saved {total[3]/total[4]:.0%}')
+def counts(result):
+    "Trials given up, and of these wrongly; acceptable trials; epochs saved; epochs in all"
+    early,trials = result.early,result.trials
+    saved = sum(N_EPOCH-trial.audit['epoch'] for trial in trials if trial.audit and trial.state=='complete')
+    acceptable = sum(bool(trial.accepted) for trial in trials)
+    return np.array([early['audited'], early['wrong'], acceptable, saved, early['epochs']])
+
+def print_counts(name, given_up, wrong, acceptable, saved, epochs):
+    print(f'{name:12} {given_up:4.0f} given up, wrongly {wrong/max(given_up,1):6.2%} of them, '
+          f'lost {wrong/acceptable:6.2%} of the acceptable, epochs saved {saved/epochs:.0%}', flush=True)
+
+def main():
+    parser = options(__doc__, seeds=3)
+    parser.add_argument('--trials', type=int, default=60)
+    args = start(parser)
+    totals = []
+    for name,problem in problems().items():
+        totals.append(sum(counts(search(problem, seed, args.trials)) for seed in range(args.seeds)))
+        print_counts(name, *totals[-1])
+    print_counts('all', *sum(totals))
+
+if __name__=='__main__': main()

@@ -1,33 +1,27 @@
 """SimAnnealHP against whole trainings: final losses from bad learning rates, and what it costs
 
-    python benchmarks/simanneal.py                 # MNIST sample, mlp, SGD and Adam, 3 seeds
-    python benchmarks/simanneal.py --full --data FOLDER  # the 60,000 digits too (torchvision's layout), mlp and cnn, 5 seeds: hours
-    python benchmarks/simanneal.py --full --data FOLDER --cache peers  # the peers' runs are kept in the folder and not repeated
-    python benchmarks/simanneal.py --full --sizes sample --only anneal --starts best/30 --seeds 30 # one column and row, with little noise
+    python benchmarks/simanneal.py                       # MNIST sample, mlp, SGD and Adam, 3 seeds
+    python benchmarks/simanneal.py --full --data FOLDER  # the 60,000 digits too, mlp and cnn, 5 seeds: hours
+    python benchmarks/simanneal.py --full --cache peers  # the peers' runs are kept and not repeated
+    python benchmarks/simanneal.py --full --sizes sample --only anneal --starts best/30 --seeds 30 # little noise
 
 For each model and optimizer: the median final validation loss (and, in brackets, the loss on the test digits, which no
-method has seen) after N epochs, relative to `fit_one_cycle(N, best lr of a grid)`, best by the median validation loss; behind
-a bar the median of the ratios seed by seed (same weights at the start, same order of the data), and the standard error of
-the mean of their logarithms. The best of the grid is the luckiest of four medians: with other seeds it would itself end above 1.
-Starts: the best lr / 30, itself, and times 10.
+method has seen) after N epochs, relative to `fit_one_cycle(N, best lr of a grid)`, best by the median validation loss;
+behind a bar the median of the ratios seed by seed (same weights at the start, same order of the data), and the standard
+error of the mean of their logarithms. The best of the grid is the luckiest of four medians: with other seeds it would
+itself end above 1. Starts: the best lr / 30, itself, and times 10.
   alone     fit at that lr
   plateau   the same with ReduceLROnPlateau
   restarts  two fits at random lrs (2N epochs), the better one by validation loss
-  pbt       population based training with two members (2N epochs): each epoch the worse copies the better, lr times .5 or 2
+  pbt       population based training of two (2N epochs): each epoch the worse copies the better, lr times .5 or 2
   anneal    fit at that lr with SimAnnealHP on lr and wd (at most 2N epochs of batches)
 """
-import argparse,contextlib,json,math,time,warnings; warnings.filterwarnings('ignore')
-from functools import partial
-import numpy as np
+from common import *
+import contextlib
+from dataclasses import dataclass
 from fastai.vision.all import *
 from fastai_anneal.all import *
-
-p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-p.add_argument('--full', action='store_true'); p.add_argument('--data'); p.add_argument('--seeds', type=int)
-p.add_argument('--models', default=None); p.add_argument('--opts', default='sgd,adam'); p.add_argument('--epochs', type=int)
-p.add_argument('--sizes', default='sample,full'); p.add_argument('--cache', help='folder for the results of the peers'); p.add_argument('--only', default='alone,plateau,restarts,pbt,anneal'); p.add_argument('--starts', default='best/30,best,best*10'); p.add_argument('--cost', action='store_true', help='only the cost')
-args = p.parse_args()
-torch.set_num_threads(1)
+from fastai_anneal.core.undo import Snapshot
 
 OPTS = dict(sgd=partial(SGD, mom=.9), adam=Adam)
 GRID = dict(sgd=(.01,.03,.1,.3), adam=(1e-3,3e-3,1e-2,3e-2))
@@ -35,103 +29,164 @@ MODELS = dict(mlp=partial(mnist_mlp, 50), cnn=mnist_cnn)
 STARTS = {'best/30': 1/30, 'best': 1, 'best*10': 10}
 SPACE = {'lr': LogFloat(1e-4, 1), 'wd': LogFloat(1e-5, .3)}
 
-def learner(src, model, opt, seed, lr=1e-3):
-    dls = mnist_dls(src, bs=64, seed=seed+1)
+def learner(source, model, opt, seed, lr=1e-3):
+    dls = mnist_dls(source, bs=64, seed=seed+1)
     set_seed(seed)
     learn = Learner(dls, MODELS[model](), loss_func=CrossEntropyLossFlat(), opt_func=OPTS[opt], lr=lr, metrics=accuracy)
-    learn.remove_cb(learn.progress); learn.logger = noop
+    learn.remove_cb(learn.progress)
+    learn.logger = noop
     return learn
 
-def score(learn):
-    v = learn.recorder.values[-1][1]
-    return v,learn.validate(ds_idx=2)[0]
+# ---- methods: validation and test loss; `make(lr)` gives a learner
 
-def one_cycle(mk, n, lr): l = mk(lr); l.fit_one_cycle(n, lr); return score(l)
-def alone(mk, n, lr, seed): l = mk(lr); l.fit(n, lr); return score(l)
-def plateau(mk, n, lr, seed):
-    l = mk(lr)
-    with contextlib.redirect_stdout(None): l.fit(n, lr, cbs=ReduceLROnPlateau(patience=1, factor=3))
-    return score(l)
-def anneal_hp(mk, n, lr, seed):
-    l,cb = mk(lr),SimAnnealHP(SPACE, seed=seed)
-    l.fit(n, lr, cbs=cb)
-    assert cb.n_trained <= n*len(l.dls.train) # with the fit's own, at most 2N epochs
-    return score(l)
-def restarts(mk, n, lr, seed):
+def score(learn): return float(learn.recorder.values[-1][1]),float(learn.validate(ds_idx=2)[0])
+
+def one_cycle(make, n_epoch, lr):
+    learn = make(lr)
+    learn.fit_one_cycle(n_epoch, lr)
+    return score(learn)
+
+def alone(make, n_epoch, lr, seed, cbs=None):
+    learn = make(lr)
+    with contextlib.redirect_stdout(None): learn.fit(n_epoch, lr, cbs=cbs)
+    return score(learn)
+
+def plateau(make, n_epoch, lr, seed): return alone(make, n_epoch, lr, seed, ReduceLROnPlateau(patience=1, factor=3))
+
+def with_annealing(make, n_epoch, lr, seed):
+    learn,annealing = make(lr),SimAnnealHP(SPACE, seed=seed)
+    learn.fit(n_epoch, lr, cbs=annealing)
+    assert annealing.n_trained <= n_epoch*len(learn.dls.train) # with the fit's own, at most 2N epochs
+    return score(learn)
+
+def restarts(make, n_epoch, lr, seed):
     rng = np.random.default_rng(seed)
-    return min(alone(mk, n, SPACE['lr'].sample(rng), seed) for _ in range(2))
-def pbt(mk, n, lr, seed):
+    return min(alone(make, n_epoch, SPACE['lr'].sample(rng), seed) for _ in range(2))
+
+def pbt(make, n_epoch, lr, seed):
     rng = np.random.default_rng(seed)
-    ls,lrs,vs = [mk(lr),mk(lr)],[lr,float(lr*rng.choice([.5,2.]))],[0,0]
-    for l,r in zip(ls,lrs): l.create_opt()
-    for e in range(n):
-        for i,l in enumerate(ls):
-            l.fit(1, lrs[i]); v = l.recorder.values[-1][1]; vs[i] = v if math.isfinite(v) else math.inf
-        g,b = (0,1) if vs[0]<=vs[1] else (1,0)
-        if e<n-1:
-            ls[b].model.load_state_dict(deepcopy(ls[g].model.state_dict())); ls[b].opt.load_state_dict(deepcopy(ls[g].opt.state_dict()))
-            lrs[b] = float(lrs[g]*rng.choice([.5,2.]))
-    return score(ls[g])
+    def neighbour(lr): return float(lr*rng.choice([.5,2.]))
+    members,lrs,losses = [make(lr),make(lr)],[lr,neighbour(lr)],[0,0]
+    for member in members: member.create_opt()
+    for epoch in range(n_epoch):
+        for i,member in enumerate(members):
+            member.fit(1, lrs[i])
+            loss = member.recorder.values[-1][1]
+            losses[i] = loss if math.isfinite(loss) else math.inf
+        good,bad = (0,1) if losses[0]<=losses[1] else (1,0)
+        if epoch==n_epoch-1: break
+        members[bad].model.load_state_dict(deepcopy(members[good].model.state_dict()))
+        members[bad].opt.load_state_dict(deepcopy(members[good].opt.state_dict()))
+        lrs[bad] = neighbour(lrs[good])
+    return score(members[good])
 
-METHODS = dict(alone=alone, plateau=plateau, restarts=restarts, pbt=pbt, anneal=anneal_hp)
+METHODS = dict(alone=alone, plateau=plateau, restarts=restarts, pbt=pbt, anneal=with_annealing)
 
-def kept(key, f):
-    "The result of `f()`, from the cache if it is there"
-    path = args.cache and Path(args.cache)/('-'.join(map(str, key))+'.json')
-    if path and path.exists(): return tuple(json.loads(path.read_text()))
-    r = f()
-    if path: path.parent.mkdir(parents=True, exist_ok=True); path.write_text(json.dumps(r))
-    return r
+# ---- comparison
 
-def table(src, name, model, opt, n, seeds):
-    mks = [lambda lr, s=s: learner(src, model, opt, s, lr) for s in range(seeds)]
-    def run(m, lr, s):
-        f = partial(METHODS[m], mks[s], n, lr, s)
-        if m=='anneal': return f()
-        return kept((name, model, opt, n, m, s)+(() if m=='restarts' else (f'{lr:.4g}',)), f)
-    t = time.time()
-    grid = {lr: [kept((name, model, opt, n, 'cycle', s, f'{lr:.4g}'), partial(one_cycle, mk, n, lr)) for s,mk in enumerate(mks)] for lr in GRID[opt]}
-    med = {lr: np.nanmedian([v for v,_ in r]) for lr,r in grid.items()}
-    best = min(med, key=med.get); ref = np.array(grid[best])
-    print(f'\n{name} {model} {opt}, {n} epochs, {seeds} seeds; one cycle by lr: ' + ', '.join(f'{k:g}: {v:.4f}' for k,v in med.items()), flush=True)
-    print(f"{'start':>10}" + ''.join(f'{m:>34}' for m in args.only.split(',')), flush=True)
-    for what in args.starts.split(','):
-        row = f'{what:>10}'
-        for m in args.only.split(','):
-            r = np.array([run(m, best*STARTS[what], s) for s in range(seeds)])
-            q = np.nan_to_num(np.median(r, 0)/np.median(ref, 0), nan=np.inf)
-            p = np.nan_to_num(np.median(r/ref, 0), nan=np.inf)
-            se = np.log(r/ref)[:,0].std(ddof=1)/math.sqrt(seeds) if seeds>1 else math.nan
-            row += f'{q[0]:>10.3f} ({q[1]:6.3f}) |{p[0]:6.3f} +-{se:5.3f}'
-        print(row, flush=True)
-    print(f'{time.time()-t:.0f} s', flush=True)
+@dataclass
+class Setting:
+    "What is trained, and how often"
+    source: str # Of the digits
+    size: str # 'sample' or 'full'
+    model: str
+    opt: str
+    n_epoch: int
+    seeds: int
+    cache: Cache
 
-def cost():
-    "A fit with nothing to anneal beside one without the callback; snapshot and rollback of a ResNet-18; in time of the processor"
-    ts = {0:[],1:[]}
-    for i in range(13):
-        for k in (0,1) if i%2 else (1,0):
-            l = learner('sample', 'mlp', 'adam', 0); t = time.process_time()
-            l.fit(2, cbs=SimAnnealHP({}) if k else None); ts[k].append(time.process_time()-t)
-    a = np.array(ts[1])/np.array(ts[0])
-    print(f'nothing to anneal: {np.median(a):.3f} of a fit without (median of {len(a)} pairs), {min(ts[1])/min(ts[0]):.3f} by the fastest of each')
-    m = resnet18(); opt = SGD(list(m.parameters()), lr=.1, mom=.9)
-    m(torch.randn(2,3,64,64)).sum().backward(); opt.step(); opt.zero_grad()
-    ts = [t.detach() for t in (*m.parameters(), *m.buffers())]+[s['grad_avg'] for s in opt.state.values() if 'grad_avg' in s]
-    def bare(): cs = [o.clone() for o in ts]; [o.copy_(q) for o,q in zip(ts,cs)]
-    def fresh(): Snapshot(m, opt).restore()
-    def again(): s[0] = Snapshot(m, opt, reuse=s[0]); s[0].restore()
-    s,res = [Snapshot(m, opt)],{}
-    for _ in range(15):
-        for n,f in (('bare clone and copy',bare),('snapshot and rollback',fresh),('the same in memory of an older one',again)):
-            t = time.process_time(); f(); res.setdefault(n, []).append(time.process_time()-t)
-    print(f'ResNet-18 with SGD momentum, {len(ts)} tensors: ' + ', '.join(f'{n} {np.median(v)*1e3:.0f} ms' for n,v in res.items()), flush=True)
+    def make(self, seed): return partial(learner, self.source, self.model, self.opt, seed)
+    def kept(self, compute, *key):
+        return tuple(self.cache.get('-'.join(map(str, (self.size, self.model, self.opt, self.n_epoch, *key))), compute))
 
-if __name__=='__main__':
-    cost()
-    if not args.cost:
-        seeds = args.seeds or (5 if args.full else 3)
-        for model in (args.models or ('mlp,cnn' if args.full else 'mlp')).split(','):
-            for opt in args.opts.split(','):
-                if 'sample' in args.sizes: table('sample', 'sample', model, opt, args.epochs or 8, seeds)
-                if args.full and args.data and 'full' in args.sizes: table(args.data, 'full', model, opt, args.epochs or 5, seeds)
+    def one_cycle(self, lr, seed):
+        return self.kept(lambda: one_cycle(self.make(seed), self.n_epoch, lr), 'cycle', seed, f'{lr:.4g}')
+
+    def grid(self):
+        "Scores of `fit_one_cycle` by learning rate: arrays of seeds x (validation, test)"
+        return {lr: np.array([self.one_cycle(lr, seed) for seed in range(self.seeds)]) for lr in GRID[self.opt]}
+
+    def run(self, method, lr, seed):
+        def compute(): return METHODS[method](self.make(seed), self.n_epoch, lr, seed)
+        if method=='anneal': return compute()
+        return self.kept(compute, method, seed, *([] if method=='restarts' else [f'{lr:.4g}']))
+
+    def cell(self, method, lr, reference):
+        "The scores of a method relative to those of the best one-cycle"
+        scores = np.array([self.run(method, lr, seed) for seed in range(self.seeds)])
+        valid,test = np.nan_to_num(np.median(scores, 0)/np.median(reference, 0), nan=np.inf)
+        paired = np.nan_to_num(np.median(scores/reference, 0), nan=np.inf)[0]
+        error = standard_error(np.log(scores/reference)[:,0])
+        return f'{valid:>10.3f} ({test:6.3f}) |{paired:6.3f} +-{error:5.3f}'
+
+    def table(self, methods, starts):
+        watch,grid = Stopwatch(),self.grid()
+        medians = {lr: np.nanmedian(scores[:,0]) for lr,scores in grid.items()}
+        best = min(medians, key=medians.get)
+        by_lr = ', '.join(f'{lr:g}: {loss:.4f}' for lr,loss in medians.items())
+        print(f'\n{self.size} {self.model} {self.opt}, {self.n_epoch} epochs, {self.seeds} seeds; one cycle: {by_lr}')
+        print_row('', *methods, first=10, width=34)
+        for start in starts:
+            cells = [self.cell(method, best*STARTS[start], grid[best]) for method in methods]
+            print_row(start, *cells, first=10, width=34)
+        print(watch, flush=True)
+
+# ---- cost, in time of the processor
+
+def cost_of_nothing():
+    "A fit with nothing to anneal beside one without the callback"
+    def fit(cbs): learner('sample', 'mlp', 'adam', 0).fit(2, cbs=cbs())
+    times = taking_turns({'without': partial(fit, noop), 'with': partial(fit, lambda: SimAnnealHP({}))}, 13)
+    by_pair = spread(ratios(times['with'], times['without']), 3)
+    fastest = min(times['with'])/min(times['without'])
+    print(f'nothing to anneal: {by_pair} of a fit without, {fastest:.3f} by the fastest of each')
+
+def cost_of_snapshots():
+    "Snapshot and rollback of a ResNet-18"
+    model = resnet18()
+    opt = SGD(list(model.parameters()), lr=.1, mom=.9)
+    model(torch.randn(2,3,64,64)).sum().backward()
+    opt.step()
+    opt.zero_grad()
+    tensors = [t.detach() for t in (*model.parameters(), *model.buffers())]
+    tensors += [state['grad_avg'] for state in opt.state.values() if 'grad_avg' in state]
+    latest = [Snapshot(model, opt)]
+    def bare():
+        for t,kept in zip(tensors, [t.clone() for t in tensors]): t.copy_(kept)
+    def fresh(): Snapshot(model, opt).restore()
+    def again():
+        latest[0] = Snapshot(model, opt, reuse=latest[0])
+        latest[0].restore()
+    runs = {'bare clone and copy': bare, 'snapshot and rollback': fresh, 'the same in memory of an older one': again}
+    times = [f'{name} {statistics.median(t)*1e3:.0f} ms' for name,t in taking_turns(runs, 15).items()]
+    print(f'ResNet-18 with SGD momentum, {len(tensors)} tensors: {", ".join(times)}', flush=True)
+
+def arguments():
+    parser = options(__doc__, seeds=0, data=True, cache=True)
+    parser.add_argument('--full', action='store_true')
+    parser.add_argument('--models', type=words)
+    parser.add_argument('--opts', type=words, default=list(OPTS))
+    parser.add_argument('--sizes', type=words, default=['sample','full'])
+    parser.add_argument('--only', type=words, default=list(METHODS))
+    parser.add_argument('--starts', type=words, default=list(STARTS))
+    parser.add_argument('--epochs', type=int)
+    parser.add_argument('--cost', action='store_true', help='only the cost')
+    args = start(parser)
+    args.models = args.models or (['mlp','cnn'] if args.full else ['mlp'])
+    args.seeds = args.seeds or (5 if args.full else 3)
+    return args
+
+def main():
+    args = arguments()
+    cost_of_nothing()
+    cost_of_snapshots()
+    if args.cost: return
+    sizes = [('sample', 'sample', 8), ('full', args.data, 5)]
+    for model in args.models:
+        for opt in args.opts:
+            for size,source,n_epoch in sizes:
+                if size not in args.sizes or size=='full' and not (args.full and args.data): continue
+                setting = Setting(source, size, model, opt, args.epochs or n_epoch, args.seeds, Cache(args.cache))
+                setting.table(args.only, args.starts)
+
+if __name__=='__main__': main()
