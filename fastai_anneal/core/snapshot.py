@@ -17,9 +17,9 @@ from fastai.optimizer import _BaseOptimizer
 from torch.nn.parameter import UninitializedTensorMixin
 from .generators import *
 
-# %% ../../nbs/core/snapshot.ipynb #f7eef6b4
+# %% ../../nbs/core/snapshot.ipynb #e01fef1e
 _walked = (nn.Module, _BaseOptimizer, torch.optim.Optimizer, Callback, Metric, BaseLoss, torch.amp.GradScaler,
-           torch.optim.lr_scheduler.LRScheduler, L)
+           torch.optim.lr_scheduler.LRScheduler, L, types.SimpleNamespace)
 _atoms = (str, bytes, numbers.Number, type(None), type, types.BuiltinFunctionType, types.ModuleType, Path,
           torch.dtype, torch.device, torch.Size)
 _not_walked = _atoms + (Learner, DataLoaders, DataLoader, torch.utils.data.DataLoader, torch.utils.data.Dataset,
@@ -117,7 +117,7 @@ class _TensorCopies:
         if self.targets: torch._foreach_copy_(self.targets, self.copies)
         if self.zeros: torch._foreach_zero_(self.zeros)
 
-# %% ../../nbs/core/snapshot.ipynb #d4cd7ac8
+# %% ../../nbs/core/snapshot.ipynb #47f2f643
 _MOST_SEARCHED = 2000 # Objects of another library that are searched for tensors: a millisecond
 
 class Snapshot:
@@ -191,7 +191,8 @@ class Snapshot:
     def _is_ours(self, obj):
         "Is `obj` to be walked, being an object that is neither a container nor data?"
         if isinstance(obj, _walked) or _package(obj) in self.packages: return True
-        return not self._is_infrastructure(obj) and self._holds_state(obj)
+        if self._is_infrastructure(obj): return False
+        return self._holds_state(obj) or not _parts(obj) and hasattr(obj, '__dict__') # what is empty may be filled
 
     def _holds_state(self, obj):
         "Does `obj` hold tensors, modules or generators that were not seen before?"

@@ -174,7 +174,7 @@ def test_foreign_objects_are_left_alone():
     Run.__module__ = 'wandb.sdk'
     class CB(Callback): pass
     cb,learn = CB(),learner()
-    cb.wandb_run = Run(); learn.add_cb(cb)
+    cb.wandb_run = Run(); cb.wandb_run.name = "run"; learn.add_cb(cb)
     with preserved(learn): cb.wandb_run.n = 5; cb.extra = 1
     assert cb.wandb_run.n==5 and not hasattr(cb, 'extra')
 
