@@ -7,7 +7,8 @@ from .lr.finder import *
 from .lr.found import FoundHP,FoundLR
 from .lr.sweep import HPFinder,LRFinder
 from .anneal import *
-from .simanneal import *
+from .fit.simanneal import *
+from .fit.hp import HP
 from .search import *
 from .nas import *
 from .learner import *
