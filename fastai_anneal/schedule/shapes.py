@@ -19,7 +19,7 @@ from .algebra import Clock,Shape,ShapeRepeat,ShapeSeq,check_by
 
 _all_ = ['Clock', 'Shape', 'ShapeRepeat', 'ShapeSeq', 'check_by']
 
-# %% ../../nbs/schedule/shapes.ipynb #78444b1a
+# %% ../../nbs/schedule/shapes.ipynb #7fe25e61
 def _mix(start, end, left):
     "`left` of `start`, the rest of `end`; exact at both ends"
     if left==1: return start
@@ -41,27 +41,27 @@ class _Ramp(Shape):
         return functools.partial(self._value, n_steps-1 if self.inclusive else n_steps)
     def _value(self, n_steps, step):
         if step<=0: return self.start
-        return self.end if step>=n_steps else self.between(step, n_steps)
+        return self.end if step>=n_steps else self._between(step, n_steps)
 
-    def between(self, step, n_steps):
+    def _between(self, step, n_steps):
         "The value at `step`, of which 0 would be at `start` and `n_steps` at `end`"
-        return _mix(self.start, self.end, self.left(step, n_steps))
+        return _mix(self.start, self.end, self._left(step, n_steps))
 
 class ShapeLin(_Ramp):
     "A straight line"
-    def left(self, step, n_steps): return (n_steps-step)/n_steps
+    def _left(self, step, n_steps): return (n_steps-step)/n_steps
 
 class ShapeCos(_Ramp):
     "Half a cosine wave, as in SGDR (Loshchilov and Hutter, 2017)"
-    def left(self, step, n_steps): return (1+math.cos(math.pi*step/n_steps))/2
+    def _left(self, step, n_steps): return (1+math.cos(math.pi*step/n_steps))/2
 
 class ShapeSqrt(_Ramp):
     "1-sqrt: falls at once, then ever more slowly (Hägele et al., 2024: the cooldown of WSD)"
-    def left(self, step, n_steps): return 1-math.sqrt(step/n_steps)
+    def _left(self, step, n_steps): return 1-math.sqrt(step/n_steps)
 
 class ShapeRex(_Ramp):
     "Reflected exponential (Chen et al., 2021): stays high for long, falls at the end"
-    def left(self, step, n_steps): return 2*(n_steps-step)/(2*n_steps-step)
+    def _left(self, step, n_steps): return 2*(n_steps-step)/(2*n_steps-step)
 
 class ShapeNo(_Ramp):
     "Stays at `start`"
@@ -69,7 +69,7 @@ class ShapeNo(_Ramp):
         start:float=1., # The value
         length=None # A duration like `'10%'`; by default what the others leave
     ): super().__init__(start, start, length)
-    def left(self, step, n_steps): return 1.
+    def _left(self, step, n_steps): return 1.
 
 class ShapePoly(_Ramp):
     "A polynomial: what is left is the share of the steps that are left, to the `power`"
@@ -83,9 +83,9 @@ class ShapePoly(_Ramp):
         check_number('power', power)
         super().__init__(start, end, length, inclusive)
         self.power = power
-    def left(self, step, n_steps): return ((n_steps-step)/n_steps)**self.power
+    def _left(self, step, n_steps): return ((n_steps-step)/n_steps)**self.power
 
-# %% ../../nbs/schedule/shapes.ipynb #151a89c3
+# %% ../../nbs/schedule/shapes.ipynb #dc32c3c5
 class ShapeExp(_Ramp):
     "Geometric, each step by the same factor: neither end may be 0"
     def __init__(self,
@@ -97,11 +97,11 @@ class ShapeExp(_Ramp):
         if not start*end>0:
             raise ValueError(f"exponential from {start} to {end}: both must be positive, 0 is never reached")
         super().__init__(start, end, length, inclusive)
-    def between(self, step, n_steps): return self.start*(self.end/self.start)**(step/n_steps)
+    def _between(self, step, n_steps): return self.start*(self.end/self.start)**(step/n_steps)
 
 class ShapePow(ShapePoly):
     "A straight line between the roots: `np.linspace(start**(1/power), end**(1/power))**power`"
-    def between(self, step, n_steps):
+    def _between(self, step, n_steps):
         first,last = self.start**(1/self.power),self.end**(1/self.power)
         return (first+step/n_steps*(last-first))**self.power
 

@@ -76,7 +76,7 @@ def test_resumed_at_iterations_is_uninterrupted(cbs, opt, tmp_path):
 def test_every_iteration_and_event(tmp_path):
     want = uninterrupted(tmp_path, 'cosine', 'sgd', n=2)
     go = partial(killed_and_resumed, tmp_path, 'cosine', opt='sgd', n=2)
-    for kill in range(1, 20): assert_same(go(kill), want)
+    for kill in (1,2,5,9,10,11,15,19): assert_same(go(kill), want)
     for kill in (3, 15): assert_same(go(kill, event='after_backward'), want)
     for kill in (0, 10): assert_same(go(kill, event='before_validate'), want)
 
