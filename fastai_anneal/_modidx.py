@@ -1405,7 +1405,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                         'fastai_anneal.lr.judge.nbytes': ('lr/judge.html#nbytes', 'fastai_anneal/lr/judge.py'),
                                         'fastai_anneal.lr.judge.paired_change': ( 'lr/judge.html#paired_change',
                                                                                   'fastai_anneal/lr/judge.py'),
-                                        'fastai_anneal.lr.judge.rows_of': ('lr/judge.html#rows_of', 'fastai_anneal/lr/judge.py'),
+                                        'fastai_anneal.lr.judge.subset': ('lr/judge.html#subset', 'fastai_anneal/lr/judge.py'),
                                         'fastai_anneal.lr.judge.worth': ('lr/judge.html#worth', 'fastai_anneal/lr/judge.py')},
             'fastai_anneal.lr.probe': { 'fastai_anneal.lr.probe.ProbePlan': ('lr/probe.html#probeplan', 'fastai_anneal/lr/probe.py'),
                                         'fastai_anneal.lr.probe.ProbePlan.n_short': ( 'lr/probe.html#probeplan.n_short',

@@ -71,3 +71,9 @@ def test_paired_change():
     assert paired_change(new, old)==(-.5,0.)
     assert paired_change(Judgement(.3), Judgement(.2), 'max')[0]<0<paired_change(Judgement(.3), Judgement(.2))[0]
     assert math.isinf(worth(Judgement(math.nan))) and worth(Judgement(.5), 'max')==-.5
+
+@pytest.mark.parametrize('now,lowest,untrained,is_lost', [
+    (.3,.1,2.3,False), (.6,.1,2.3,True), (math.inf,.1,2.3,True), # half of the gain is half of the way of the logarithm
+    (-1.5,-2.,-.5,False), (-1.,-2.,-.5,True), # negative values: half of the way itself
+    (2.4,2.3,2.3,False), (2.6,2.3,2.3,True), (5.,2.,math.inf,False)]) # nothing gained yet, nothing known
+def test_collapse(now, lowest, untrained, is_lost): assert has_collapsed(now, lowest, untrained)==is_lost
