@@ -25,7 +25,7 @@ from .plan import plan_rounds
 from .trials import Trials
 from .walk import HasRecord,Record
 
-# %% ../../nbs/fit/simanneal.ipynb #f77ab812
+# %% ../../nbs/fit/simanneal.ipynb #c37b496e
 def _check(every, temp, max_gb, **counts):
     check_duration(every, 'every')
     check_number('max_gb', max_gb)
@@ -52,7 +52,7 @@ def _checked_plan(cb):
     looks = any(hp.key=='lr' and not isinstance(hp.space, Categorical) for hp in cb.hps)
     plan = plan_rounds(learn.n_epoch, n_iter, every, cb.n_try, cb.budget, cb.front if looks else 0, 2*cb.space.n)
     if plan: return plan
-    raise ValueError(f"budget={cb.budget} leaves no batch for a candidate in a fit of {total}: fit longer, or give more")
+    raise ValueError(f"budget={cb.budget} leaves no batch for a candidate in a fit of {total}: fit longer or give more")
 
 # %% ../../nbs/fit/simanneal.ipynb #51cca48f
 class SimAnnealHP(HasRecord, RefusingCallback):

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Trials']
 
-# %% ../../nbs/fit/trials.ipynb #32fae799
+# %% ../../nbs/fit/trials.ipynb #0f0a45a7
 import math,time
 
 from fastai.basics import *
@@ -14,7 +14,7 @@ from ..core.hypers import n_batches
 from ..schedule.checkpoint import Checkpoint
 from ..annealing.space import Space
 from ..lr.horizon import optimizer_kind
-from ..lr.judge import Judge,Judgement,paired_change
+from ..lr.judge import Judge,Judgement,has_collapsed,paired_change,worth
 from ..lr.probe import ProbePlan,probe
 from .controls import Controls
 from .plan import screen_cost
@@ -51,7 +51,7 @@ class _TrialBar:
 
     def _bar(self): return getattr(getattr(self.learn, 'progress', None), 'pbar', None)
 
-# %% ../../nbs/fit/trials.ipynb #12bcf031
+# %% ../../nbs/fit/trials.ipynb #b3d65b74
 _min_items,_max_items = 1024,8192 # validation items to judge by
 _judging = 4 # so many items of a segment for one to judge by: then judging takes a tenth of the time of training
 _n_bracket = 3 # longer cycles around the best rate of the short ones
@@ -67,20 +67,26 @@ class Trials:
         self.learn,self.record = controls.learn,controls.record
         self.walk = Walk(cb.space, self.record.values, cb.width, np.random.default_rng(cb.seed))
         raw = any(hp.name=='batch_tfms' and hp.get is None for hp in cb.hps)
-        tape = Tape(self.drawn, controls.set_targets if raw else None)
-        self.replay = Replay(controls, tape, Rewind(cb, self.record.log, cb.device), cb.max_gb, cb.average)
-        n_trained = max(o.length for o in plan)*(getattr(self.learn.dls.train, 'bs', None) or 1)
-        n_items = cb.n_valid or max(_min_items, min(_max_items, n_trained//_judging))
-        self.judge = Judge(self.learn, cb.monitor, cb.mode, n_items, cb.holdout)
+        tape,rewind = Tape(self.drawn, controls.set_targets if raw else None),Rewind(cb, self.record.log, cb.device)
+        self.replay = Replay(controls, tape, rewind, cb.max_gb, cb.average)
+        self.judge = Judge(self.learn, cb.monitor, cb.mode, cb.n_valid or self._n_items(), cb.holdout)
         self.bar = _TrialBar(self.learn)
+        self.gain = None # worth at the start and the lowest so far, while a collapse would be noticed
         n_iter = n_batches(self.learn.dls.train)
         self.n_total,self.temp_at = self.learn.n_epoch*n_iter,cb.temp.bind(self.learn.n_epoch, n_iter)
+
+    def _n_items(self):
+        "So many validation items that judging costs little"
+        n_trained = max(o.length for o in self.plan)*(getattr(self.learn.dls.train, 'bs', None) or 1)
+        return max(_min_items, min(_max_items, n_trained//_judging))
 
     def drawn(self, b):
         "The batch `b` is about to be trained by the fit"
         if self.replay.in_trial or not self._is_awake(): return
         while self.plan and self.plan[0].start<self.learn.train_iter: self.plan.pop(0)
-        if self.replay.round is None and self._is_due(): self.replay.begin(self.plan.pop(0))
+        if self.replay.round is None and self._is_due():
+            self.replay.begin(self.plan.pop(0))
+            self.gain = None
         if self.replay.round is not None: self.replay.record(b)
 
     def _is_awake(self):
@@ -137,9 +143,10 @@ class Trials:
         self.bar.start('screening', screen_cost(round.length, self.cb.n_try, self.learn.n_iter))
         with self.replay.trials():
             self.replay.go_back()
-            found = probe(self._cycle, self.record.values['lr'], plan, self._judged())
+            untrained = self._judged()
+            found = probe(self._cycle, self.record.values['lr'], plan, untrained)
             self._add_probed(found)
-            if found.is_better and self.cb.accept(-1., 1., 0.)>0: self._begin_anew(dim.clamped(float(found.lr)))
+            if found.is_better and self.cb.accept(-1., 1., 0.)>0: self._begin_anew(float(found.lr), untrained)
 
     def _cycle(self, lr, n_steps): return self._attempt({**self.record.values, 'lr': lr}, n_steps)
 
@@ -150,13 +157,15 @@ class Trials:
             values = {**self.record.values, 'lr': o.lr}
             self._add(o.stage, o.n_steps, values, o.judgement, control.judgement, Decision(*change))
 
-    def _begin_anew(self, lr):
+    def _begin_anew(self, lr, untrained):
         "Train the first segment with `lr`, and go on from there"
         values = {**self.record.values, 'lr': lr}
         with self.controls.using(values):
             if not (self.replay.train(on_batch=self._trained_one) and is_finite(self.learn)): return
             self.replay.rewind.keep()
-            self._add('winner', self.replay.n_segment, values, self._judged(), decision=Decision(accepted=True))
+            new = self._judged()
+            self._add('winner', self.replay.n_segment, values, new, decision=Decision(accepted=True))
+        self.gain = self._worth(untrained),self._worth(new)
         self.record.values = values
         i = self.cb.space.names.index('lr')
         self.walk.place[i] = self.cb.space.dims[i].unit(lr)
@@ -176,17 +185,29 @@ class Trials:
         try: return self.judge(self.replay.mean.weights)
         finally: self.controls.set_targets()
 
+    def _worth(self, judgement): return worth(judgement, self.judge.mode)
+
     def _add(self, stage, n, values, new=Judgement(math.nan), old=Judgement(math.nan), decision=Decision()):
         batch = self.replay.round.start if self.replay.round else self.learn.train_iter
         self.record.trials.append(Trial(self.learn.epoch, batch, n, stage, values, new.value, old.value, decision))
 
     def recover(self):
-        "Back to the last good weights if these are not finite, with half the learning rate"
+        "Back to the last good weights, with half the learning rate, if these are not finite or have collapsed"
         best = self.replay.rewind.best
-        if best is None or is_finite(self.learn): return
+        if best is None or is_finite(self.learn) and not self._has_collapsed(): return
         best.trained.restore()
         self.controls.halve_lr()
         self._add('recover', 0, self.record.values, decision=Decision(se=0., p=1., accepted=True))
+
+    def _has_collapsed(self):
+        "At the end of an epoch: is half of the gain since the start lost again? If it is the best epoch, keep it"
+        if self.gain is None or self.learn.iter+1<self.learn.n_iter: return False
+        (untrained,lowest),now = self.gain,self._worth(self._judged())
+        if has_collapsed(now, lowest, untrained): return True
+        if now<lowest:
+            self.gain = untrained,now
+            self.replay.rewind.keep()
+        return False
 
     def leave(self):
         "After an error or Ctrl-C: leave finite weights"
@@ -194,9 +215,10 @@ class Trials:
         best = self.replay.rewind.best
         if best is not None and not is_finite(self.learn): best.trained.restore()
 
-    def state_dict(self): return dict(walk=self.walk.state_dict(), best=self.replay.rewind.state_dict())
+    def state_dict(self): return dict(walk=self.walk.state_dict(), gain=self.gain, best=self.replay.rewind.state_dict())
 
     def load_state_dict(self, state):
         self.replay.end() # of the segment that a fit begins before it knows that it goes on
+        self.gain = state['gain']
         self.walk.load_state_dict(state['walk'])
         self.replay.rewind.load_state_dict(state['best'])

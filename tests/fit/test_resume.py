@@ -5,7 +5,7 @@ import pytest
 from fastai.basics import *
 from fastai_anneal.annealing.space import *
 from fastai_anneal.fit.simanneal import SimAnnealHP
-from fastai_anneal.schedule import Checkpoint
+from fastai_anneal.schedule.checkpoint import Checkpoint
 from helpers import *
 
 LR = {'lr': LogFloat(1e-4,1)}

@@ -13,8 +13,8 @@ from fastai_anneal.core.generators import rng_state
 from fastai_anneal.fit.plan import plan_rounds
 from fastai_anneal.fit.simanneal import SimAnnealHP
 from fastai_anneal.learner import TrainLearner
-from fastai_anneal.schedule import CosineAnneal
-from fastai_anneal.schedule import Checkpoint
+from fastai_anneal.schedule.family import CosineAnneal
+from fastai_anneal.schedule.checkpoint import Checkpoint
 from helpers import *
 
 LR = {'lr': LogFloat(1e-4,1)}
@@ -344,3 +344,24 @@ def test_rounds_fit_into_the_memory():
     gb = sum(t.numel()*t.element_size() for t in learner().dls.one_batch())/2**30
     a,b = history(),history(max_gb=3.5*gb)
     assert a.n.max()>3 and b.n.max()==3 and set(b.batch)==set(a.batch)
+
+def break_weights(factor, at):
+    "Multiply all weights at the end of an epoch, once"
+    def scale(learn):
+        if not (learn.training and in_fit(learn) and learn.train_iter==at): return
+        if 'recover' in set(learn.sim_anneal_hp.history.stage): return
+        for p in learn.model.parameters(): p.data.mul_(factor)
+    return On('after_batch', scale, order=69)
+
+@pytest.mark.parametrize('factor', [1.,100.])
+def test_a_collapse_goes_back_to_the_best_epoch(factor):
+    "What loses half of the gain since the start goes back, to half the learning rate; what does not, does not"
+    learn,sa = learner(),SimAnnealHP(LR, seed=0)
+    ends = Record(lambda learn: (learn.train_iter, in_fit(learn), weights(learn)), 'after_batch', order=71)
+    fit(learn, 8, sa, break_weights(factor, 3*N_ITER), ends)
+    rows = sa.history[sa.history.stage=='recover']
+    assert len(rows)==(factor>1)
+    if not len(rows): return
+    at = {n:w for n,is_fit,w in ends.seen if is_fit}
+    assert rows.batch.item()==3*N_ITER and rows.lr.item()==sa.history[sa.history.stage=='winner'].lr.item()/2
+    assert any(torch.equal(at[3*N_ITER], at[n*N_ITER]) for n in (1,2)) and valid_loss(learn)<1
