@@ -1,6 +1,6 @@
 """From the network without a hidden layer to one that beats the hand-written `mnist_cnn`, at equal training steps?
 
-    FASTAI_ANNEAL_DATA=folder/with/MNIST python benchmarks/nas_mnist.py [--trials 60] [--params 100000] [--macs 3000000] [--seed 0] [--storage nas.jsonl] [--no-test]
+    FASTAI_ANNEAL_DATA=folder/with/MNIST python benchmarks/nas_mnist.py [--trials 60] [--params 100000] [--macs 3000000] [--seed 0] [--storage nas.log] [--no-test]
 
 The search trains each network for 600 steps (2 epochs of 19,200 of MNIST's training digits) and measures the energy on the 12,000 held back. A single such loss is uncertain by some 3%, so the search gives a
 shortlist: its best four networks are trained from scratch for 1,500 steps (2 epochs of all 48,000 digits), with the same two seeds, and the one with the lowest mean loss on those held back is the network found. `mnist_cnn` gets the learning
@@ -15,6 +15,7 @@ import torch
 from fastai.basics import *
 from fastai.metrics import accuracy
 from fastai_anneal.all import *
+from fastai_anneal.search.result import ranked
 
 def fit(dls, make_net, lr, n_epoch, seed):
     "The validation loss after a training from scratch, and the learner"
@@ -70,7 +71,7 @@ if __name__=='__main__':
     res = anneal_search(make_learner, {'net': net, 'lr': LogFloat(1e-3,2e-2)}, n_trials=args.trials, n_epoch=args.epochs, seed=args.seed, storage=args.storage, progress=False, callback=told)
     print(res, f'\nsearch {time.process_time()-cpu:.0f} s CPU', flush=True)
     top = res.finals(args.finalists, args.final, distinct='net', make_learner=on_all)
-    for g in top._ranked(): print('finalist', ', '.join(f'{t.value:.4f}' for t in g), f'lr {g[0].hps["lr"]:.4f} {g[0].hps["net"]!r}')
+    for g in ranked(top.trials): print('finalist', ', '.join(f'{t.value:.4f}' for t in g), f'lr {g[0].hps["lr"]:.4f} {g[0].hps["net"]!r}')
     print(f'search and finals {time.process_time()-cpu:.0f} s CPU', flush=True)
     lr,seeds = best_lr(full, mnist_cnn, [2.5e-3,5e-3,1e-2,2e-2], args.final),range(100, 100+args.seeds)
     a = show('mnist_cnn', full, mnist_cnn, lr, args.final, seeds, not args.no_test)

@@ -32,7 +32,7 @@ def one(name, dls, args):
     cpu,wall = time.process_time(),time.perf_counter()
     say = lambda r: print(f'{name} {len(r.trials)} trials, best {r.best_value:.4f}, {time.process_time()-cpu:.0f} s CPU', flush=True) if len(r.trials)%10==0 else None
     res = anneal_search(make_learner, space, n_trials=args.trials, n_epoch=n_epoch, seed=args.seed, progress=False, callback=say,
-                        storage=None if args.storage is None else f'{args.storage}/{name}.jsonl')
+                        storage=None if args.storage is None else f'{args.storage}/{name}.log')
     cpu_s,wall_s = time.process_time()-cpu,time.perf_counter()-wall
     learn = res.best_learner(n_epoch=n_final)
     acc = held_out_accuracy(learn)
