@@ -49,7 +49,7 @@ class Layer:
         is_sound = self.kind=='dense' or self.k%2==1 and self.k>0 and self.stride>0
         return '' if is_sound else f'{me} has kernel {self.k} and stride {self.stride}'
 
-# %% ../../nbs/search/net.ipynb #28edef64
+# %% ../../nbs/search/net.ipynb #9097a509
 _POISSON = 4 # Moves beyond the first, on average, at a width of 1
 
 class Net:
@@ -115,7 +115,7 @@ class Net:
             least,most = self.widths
             if not least<=o.width<=most: return f'layer {o.id} has the width {o.width}, not {least} to {most}'
             is_map[o.id] = o.kind=='conv'
-        if not self.head or len(set(self.head))<len(self.head): return 'the head has to read something, and nothing twice'
+        if len(set(self.head))<max(1, len(self.head)): return 'the head has to read something, and nothing twice'
         if unknown := set(self.head)-set(is_map): return f'the head reads {min(unknown)}, which is not there'
         used = {source for o in self.layers for source in o.src} | set(self.head)
         if unread := [o.id for o in self.layers if o.id not in used]: return f'nobody reads layer {unread[0]}'

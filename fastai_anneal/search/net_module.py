@@ -64,7 +64,7 @@ class NetModule(nn.Module):
             with torch.no_grad(): _Heir(self, parent).run()
         return self
 
-# %% ../../nbs/search/net_module.ipynb #9e6db981
+# %% ../../nbs/search/net_module.ipynb #a24f1278
 def _unit_map(n_new, weight, generator):
     "Which unit of the old `weight` each of `n_new` units is, and its share of it"
     n_old = len(weight)
@@ -98,7 +98,7 @@ class _Heir:
         self.new_layers = {o.id: o for o in new.net.layers}
         self.old_layers = {o.id: o for o in old.net.layers}
         n = new.net.shape[0]
-        self.maps = {0: (torch.arange(n), torch.ones(n))} # id -> which unit of the old layer each unit is, and its share
+        self.maps = {0: (torch.arange(n), torch.ones(n))} # id -> the old unit that each unit is, and its share of it
 
     def run(self):
         for layer in self.new.net.layers:

@@ -35,7 +35,7 @@ def ranked(
     believed,_ = posterior(means, noise/counts, half.mean(), among)
     return [groups[i] for i in np.argsort(believed, kind='stable')]
 
-# %% ../../nbs/search/result.ipynb #8289230a
+# %% ../../nbs/search/result.ipynb #d8f9f673
 _COLUMNS = 'trial state value energy best temp accepted repeats epochs seconds'.split() # of `history`
 _UNTRAINED = ("this result was read from a storage or a file and does not know how to make a learner: "
               "call `anneal_search` with the same arguments, which trains nothing anew")
@@ -166,7 +166,7 @@ class SearchResult:
         return importance(self)
 
     def plot(self,
-        which:str=None, # `'trials'`, `'slices'`, `'parallel'` or `'importance'`; by default all, each in a figure of its own
+        which:str=None, # `'trials'`, `'slices'`, `'parallel'` or `'importance'`; by default all, in a figure each
         axs=None # Axes for it, if it is one
     ):
         "Plot the search; returns the axes, or a dict of them"

@@ -22,7 +22,7 @@ from ..core.loaders import seeded_order
 from ..core.undo import remember_attrs
 from .record import SearchError
 
-# %% ../../nbs/search/trial.ipynb #113db652
+# %% ../../nbs/search/trial.ipynb #86b830b2
 _reserved = 'lr','wd','moms','bs','n_epoch'
 
 def _names_in(spec):
@@ -51,7 +51,7 @@ def _set_batch_size(learn, bs):
     "Train `learn` on batches of `bs` items; the `DataLoaders` that it had stay as they are"
     train = learn.dls.train
     if not hasattr(train, 'new'):
-        raise SearchError(f"bs: a {type(train).__name__} cannot be told its batch size: `make_learner` has to take `bs`")
+        raise SearchError(f"bs: a {type(train).__name__} cannot be told its batch size: take `bs` in `make_learner`")
     undo = remember_attrs(train)
     try: loader = train.new(bs=bs)
     finally: undo()
