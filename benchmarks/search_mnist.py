@@ -1,50 +1,71 @@
-"""The headline of the blog post, measured: simulated annealing over whole trainings on all of MNIST.
+"""The headline of the blog post, measured: simulated annealing over whole trainings on all of MNIST
 
-    FASTAI_ANNEAL_DATA=folder/with/MNIST python benchmarks/search_mnist.py [--trials 100] [--part linear|mlp] [--storage DIR]
+    python benchmarks/search_mnist.py --data FOLDER [--trials 100] [--part linear|mlp] [--storage FOLDER]
 
 1. A network without a hidden layer, over lr, wd and batch size: 100 trainings of 3 epochs. Bar: 92% on the test set.
-2. A multilayer perceptron of 0 to 3 hidden layers over lr, wd, layers, widths and dropout: 100 trainings of 4 epochs with early rejection,
-   then the best again for 15 epochs. Bar: 98.4% on the test set, in less than 15 minutes on two cores.
+2. A multilayer perceptron of 0 to 3 hidden layers over lr, wd, layers, widths and dropout: 100 trainings of 4 epochs
+   with early rejection, then the best again for 15 epochs. Bar: 98.4% on the test set, in less than 15 minutes on two
+   cores.
 
-The energy is the loss on 12,000 digits held back from the training set. The test set is looked at once for each part, at the end.
-Interrupt it and start it again with the same `--storage`: it goes on. Times are CPU times of this process (one thread) and wall times.
+The energy is the loss on 12,000 digits held back from the training set. The test set is looked at once for each part,
+at the end. Interrupt it and start it again with the same `--storage`: it goes on. Times are CPU times of this process
+(one thread) and wall times.
 """
-import argparse,os,time,warnings
+from common import *
 from functools import wraps
-os.environ.setdefault('OMP_NUM_THREADS', '1')
+from typing import Callable,NamedTuple
 import torch
-from torch import nn
 from fastai.basics import *
-from fastai.metrics import accuracy
 from fastai_anneal.all import *
 
 def linear(): return nn.Sequential(nn.Flatten(), nn.Linear(784,10))
-def mlp(layers, w1, w2, w3, p): return mnist_mlp(*(w1,w2,w3)[:layers], p=p) if layers else nn.Sequential(nn.Flatten(), nn.Dropout(p), nn.Linear(784,10))
 
-lr = {'lr': LogFloat(3e-4,.1), 'wd': LogFloat(1e-4,.3)}
-parts = dict(linear=(linear, {**lr, 'bs': Categorical(64,128,256,512, ordered=True)}, 3, 6, .92),
-             mlp=(mlp, {**lr, 'layers': Int(0,3), 'w1': LogInt(32,512), 'w2': LogInt(32,512), 'w3': LogInt(32,512), 'p': Float(0,.5)}, 4, 15, .984))
+def mlp(layers, w1, w2, w3, p):
+    if layers: return mnist_mlp(*(w1,w2,w3)[:layers], p=p)
+    return nn.Sequential(nn.Flatten(), nn.Dropout(p), nn.Linear(784,10))
 
-def one(name, dls, args):
-    net,space,n_epoch,n_final,bar = parts[name]
-    @wraps(net) # whose parameters it takes
-    def make_learner(**hps): return TrainLearner(dls, net(**hps), metrics=accuracy)
-    cpu,wall = time.process_time(),time.perf_counter()
-    say = lambda r: print(f'{name} {len(r.trials)} trials, best {r.best_value:.4f}, {time.process_time()-cpu:.0f} s CPU', flush=True) if len(r.trials)%10==0 else None
-    res = anneal_search(make_learner, space, n_trials=args.trials, n_epoch=n_epoch, seed=args.seed, progress=False, callback=say,
-                        storage=None if args.storage is None else f'{args.storage}/{name}.log')
-    cpu_s,wall_s = time.process_time()-cpu,time.perf_counter()-wall
-    learn = res.best_learner(n_epoch=n_final)
-    acc = held_out_accuracy(learn)
-    print(f'{name}: {res}\n{name}: early rejection {res.early}')
-    print(f'{name}: search {cpu_s:.0f} s CPU ({cpu_s/120:.1f} minutes of two cores), {wall_s:.0f} s wall; with the final training of {n_final} epochs {time.process_time()-cpu:.0f} s CPU')
-    print(f'{name}: test {acc:.2%} (bar {bar:.1%}) {"reached" if acc>=bar else "NOT REACHED"}', flush=True)
+RATES = {'lr': LogFloat(3e-4,.1), 'wd': LogFloat(1e-4,.3)}
+WIDTHS = {name: LogInt(32,512) for name in ('w1','w2','w3')}
 
-if __name__=='__main__':
-    p = argparse.ArgumentParser()
-    p.add_argument('--trials', type=int, default=100); p.add_argument('--seed', type=int, default=0)
-    p.add_argument('--part', choices=list(parts)); p.add_argument('--storage')
-    args = p.parse_args()
-    warnings.simplefilter('ignore'); torch.set_num_threads(1)
-    dls = mnist_dls(os.environ['FASTAI_ANNEAL_DATA'], bs=256, seed=1, device='cpu')
-    for name in [args.part] if args.part else parts: one(name, dls, args)
+class Part(NamedTuple):
+    net: Callable
+    space: dict
+    n_epoch: int # Of each training of the search
+    n_final: int # Of the last one
+    bar: float # For the accuracy on the test set
+
+PARTS = dict(linear=Part(linear, {**RATES, 'bs': Categorical(64,128,256,512, ordered=True)}, 3, 6, .92),
+             mlp=Part(mlp, {**RATES, 'layers': LinInt(0,3), **WIDTHS, 'p': LinFloat(0,.5)}, 4, 15, .984))
+
+def search(name, dls, args, watch):
+    part = PARTS[name]
+    @wraps(part.net) # whose parameters it takes
+    def make_learner(**hps): return TrainLearner(dls, part.net(**hps), metrics=accuracy)
+    def say(result):
+        n = len(result.trials)
+        if n%10==0: print(f'{name} {n} trials, best {result.best_value:.4f}, {watch}', flush=True)
+    storage = args.storage and f'{args.storage}/{name}.log'
+    return anneal_search(make_learner, part.space, n_trials=args.trials, n_epoch=part.n_epoch, seed=args.seed,
+                         progress=False, callback=say, storage=storage)
+
+def run(name, dls, args):
+    part,watch = PARTS[name],Stopwatch()
+    result = search(name, dls, args, watch)
+    print(f'{name}: {result}\n{name}: early rejection {result.early}')
+    print(f'{name}: search {watch}, {watch.cpu/120:.1f} minutes of two cores')
+    reached = held_out_accuracy(result.best_learner(n_epoch=part.n_final))
+    print(f'{name}: with the final training of {part.n_final} epochs {watch}')
+    verdict = 'reached' if reached>=part.bar else 'NOT REACHED'
+    print(f'{name}: test {reached:.2%} (bar {part.bar:.1%}) {verdict}', flush=True)
+
+def main():
+    parser = options(__doc__, data=True)
+    parser.add_argument('--trials', type=int, default=100)
+    parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument('--part', choices=list(PARTS))
+    parser.add_argument('--storage', help='folder for the files of the searches')
+    args = start(parser)
+    dls = mnist_dls(args.data, bs=256, seed=1, device='cpu')
+    for name in [args.part] if args.part else PARTS: run(name, dls, args)
+
+if __name__=='__main__': main()

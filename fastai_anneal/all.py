@@ -19,7 +19,6 @@ from .annealing.moves import Gaussian,Tsallis
 from .annealing.annealer import Annealer
 from .annealing.anneal import anneal
 from .lr.sweep import HPFinder,LRFinder
-<<<<<<< HEAD
 from .lr.found import FoundHP,FoundLR
 from .lr import finder as _finder # `learn.lr_find`, `learn.hp_find`
 from .fit.hp import HP
@@ -35,13 +34,3 @@ from .digits import MNISTError
 if _util.find_spec('optuna'): # the extra `search`
     from .search.sampler import BestByMean,SimAnnealSampler,anneal_history,best_by_mean
     from .search.pruning import SimAnnealPruning
-=======
-from .anneal import *
-from .fit.simanneal import *
-from .fit.hp import HP
-from .search import *
-from .nas import *
-from .learner import *
-from .mnist import *
-if _util.find_spec('optuna'): from .sampler import * # the extra `optuna`
->>>>>>> fit
