@@ -54,7 +54,7 @@ def _checked_plan(cb):
     if plan: return plan
     raise ValueError(f"budget={cb.budget} leaves no batch for a candidate in a fit of {total}: fit longer or give more")
 
-# %% ../../nbs/fit/simanneal.ipynb #51cca48f
+# %% ../../nbs/fit/simanneal.ipynb #fe321ee8
 class SimAnnealHP(HasRecord, RefusingCallback):
     "Anneal hyperparameters inside one fit: try them on a few batches, go back, keep what is better"
     order = 70 # after `ParamScheduler` (60), whose value it multiplies, and after the trackers
@@ -99,7 +99,7 @@ class SimAnnealHP(HasRecord, RefusingCallback):
         with refusing(self.learn):
             plan,self.record = _checked_plan(self),Record(self.space.names)
             self.trials = Trials(self, plan, Controls(self.learn, self.hps, self.record, self.warm, self.cool))
-        self.held = HeldOutScore(self.trials.judge)
+        self.held = HeldOutScore(self.trials.bench.judge)
         self.record.scores = self.held.history
         self.run_epoch,self.learn._do_epoch = self.learn._do_epoch,self._guarded_epoch
 
@@ -140,7 +140,7 @@ class SimAnnealHP(HasRecord, RefusingCallback):
         except CANCELS: raise
         except BaseException:
             with delayed_interrupt():
-                self.trials.leave()
+                self.trials.guard.leave()
                 self._free()
             raise
 

@@ -51,11 +51,123 @@ class _TrialBar:
 
     def _bar(self): return getattr(getattr(self.learn, 'progress', None), 'pbar', None)
 
-# %% ../../nbs/fit/trials.ipynb #b3d65b74
+# %% ../../nbs/fit/trials.ipynb #8e933839
 _min_items,_max_items = 1024,8192 # validation items to judge by
 _judging = 4 # so many items of a segment for one to judge by: then judging takes a tenth of the time of training
 _n_bracket = 3 # longer cycles around the best rate of the short ones
 
+class _Bench:
+    "Where candidates are trained on the segment and judged, and what that takes"
+    def __init__(self, cb, controls, replay, judge):
+        self.cb,self.controls,self.replay = cb,controls,replay
+        self.learn,self.record = controls.learn,controls.record
+        self.judge = judge
+        self.bar = _TrialBar(self.learn)
+
+    def train(self, n_cycle=None):
+        "Train the segment again, or a cycle of `n_cycle` batches; is what comes out finite?"
+        return self.replay.train(n_cycle, self._trained_one)
+
+    def _trained_one(self):
+        self.record.n_trained += 1
+        self.bar.step(self.record.values)
+
+    def judged(self):
+        "What the judge says about the mean of the weights, by a loss that is not annealed"
+        self.controls.reset_targets()
+        try: return self.judge(self.replay.mean.weights)
+        finally: self.controls.set_targets()
+
+    def attempt(self, values, n_cycle=None):
+        "Train the segment with `values`, or a cycle of `n_cycle` batches from its beginning, and judge the result"
+        with self.controls.using(values, n_cycle or 0):
+            return self.judged() if self.train(n_cycle) else Judgement(math.nan)
+
+    def worth(self, judgement): return worth(judgement, self.judge.mode)
+
+    def add(self, stage, n, values, new=Judgement(math.nan), old=Judgement(math.nan), decision=Decision()):
+        "Add a row to the history"
+        batch = self.replay.round.start if self.replay.round else self.learn.train_iter
+        self.record.trials.append(Trial(self.learn.epoch, batch, n, stage, values, new.value, old.value, decision))
+
+# %% ../../nbs/fit/trials.ipynb #544383c0
+class _Guard:
+    "The way back to the last good weights"
+    def __init__(self, bench):
+        self.bench,self.rewind = bench,bench.replay.rewind
+        self.gain = None # worth at the start and the lowest so far, while a collapse would be noticed
+
+    def watch(self, untrained, new):
+        "From now on what was gained, from `untrained` to `new`, may not be lost"
+        self.gain = self.bench.worth(untrained),self.bench.worth(new)
+
+    def recover(self):
+        "Back to the last good weights, with half the learning rate, if these are not finite or have collapsed"
+        bench = self.bench
+        if self.rewind.best is None or is_finite(bench.learn) and not self._has_collapsed(): return
+        self.rewind.best.trained.restore()
+        bench.controls.halve_lr()
+        bench.add('recover', 0, bench.record.values, decision=Decision(se=0., p=1., accepted=True))
+
+    def _has_collapsed(self):
+        "At the end of an epoch: is half of the gain since the start lost again? If it is the best epoch, keep it"
+        learn = self.bench.learn
+        if self.gain is None or learn.iter+1<learn.n_iter: return False
+        (untrained,lowest),now = self.gain,self.bench.worth(self.bench.judged())
+        if has_collapsed(now, lowest, untrained): return True
+        if now<lowest:
+            self.gain = untrained,now
+            self.rewind.keep()
+        return False
+
+    def leave(self):
+        "After an error or Ctrl-C: leave finite weights"
+        self.bench.controls.take_off()
+        if self.rewind.best is not None and not is_finite(self.bench.learn): self.rewind.best.trained.restore()
+
+# %% ../../nbs/fit/trials.ipynb #d5e69d4f
+class _Screen:
+    "The look for a learning rate at the start of the fit"
+    def __init__(self, bench, walk, guard):
+        self.bench,self.walk,self.guard = bench,walk,guard
+        self.dim = walk.space.spec['lr']
+
+    def run(self, n_total):
+        "Look for the rate of a fit of `n_total` batches by short cycles, and begin the fit anew with it"
+        bench,dim,round = self.bench,self.dim,self.bench.replay.round
+        rates = [dim.value(u) for u in Space({'lr': dim}).stratified(self.walk.rng, round.n_try)[:,0]]
+        plan = ProbePlan(n_total, round.length, _n_bracket, survey=tuple(rates), bounds=(dim.lo,dim.hi),
+                         kind=optimizer_kind(bench.learn.opt), mode=bench.judge.mode)
+        bench.bar.start('screening', screen_cost(round.length, bench.cb.n_try, bench.learn.n_iter))
+        with bench.replay.trials():
+            bench.replay.go_back()
+            untrained = bench.judged()
+            found = probe(self._cycle, bench.record.values['lr'], plan, untrained)
+            self._add(found)
+            if found.is_better and bench.cb.accept(-1., 1., 0.)>0: self._begin_anew(float(found.lr), untrained)
+
+    def _values(self, lr): return {**self.bench.record.values, 'lr': lr}
+    def _cycle(self, lr, n_steps): return self.bench.attempt(self._values(lr), n_steps)
+
+    def _add(self, found):
+        control = first(o for o in found.trials if o.stage=='control').judgement
+        for o in found.trials:
+            change = paired_change(o.judgement, control, self.bench.judge.mode) if o.stage=='bracket' else ()
+            self.bench.add(o.stage, o.n_steps, self._values(o.lr), o.judgement, control, Decision(*change))
+
+    def _begin_anew(self, lr, untrained):
+        "Train the first segment with `lr`, and go on from there"
+        bench,values = self.bench,self._values(lr)
+        with bench.controls.using(values):
+            if not (bench.train() and is_finite(bench.learn)): return
+            bench.replay.rewind.keep()
+            new = bench.judged()
+            bench.add('winner', bench.replay.n_segment, values, new, decision=Decision(accepted=True))
+        bench.record.values = values
+        self.guard.watch(untrained, new)
+        self.walk.place[self.walk.space.names.index('lr')] = self.dim.unit(lr)
+
+# %% ../../nbs/fit/trials.ipynb #6e95c339
 class Trials:
     "The rounds of one fit"
     def __init__(self,
@@ -69,9 +181,9 @@ class Trials:
         raw = any(hp.name=='batch_tfms' and hp.get is None for hp in cb.hps)
         tape,rewind = Tape(self.drawn, controls.set_targets if raw else None),Rewind(cb, self.record.log, cb.device)
         self.replay = Replay(controls, tape, rewind, cb.max_gb, cb.average)
-        self.judge = Judge(self.learn, cb.monitor, cb.mode, cb.n_valid or self._n_items(), cb.holdout)
-        self.bar = _TrialBar(self.learn)
-        self.gain = None # worth at the start and the lowest so far, while a collapse would be noticed
+        judge = Judge(self.learn, cb.monitor, cb.mode, cb.n_valid or self._n_items(), cb.holdout)
+        self.bench = _Bench(cb, controls, self.replay, judge)
+        self.guard = _Guard(self.bench)
         n_iter = n_batches(self.learn.dls.train)
         self.n_total,self.temp_at = self.learn.n_epoch*n_iter,cb.temp.bind(self.learn.n_epoch, n_iter)
 
@@ -86,7 +198,7 @@ class Trials:
         while self.plan and self.plan[0].start<self.learn.train_iter: self.plan.pop(0)
         if self.replay.round is None and self._is_due():
             self.replay.begin(self.plan.pop(0))
-            self.gain = None
+            self.guard.gain = None
         if self.replay.round is not None: self.replay.record(b)
 
     def _is_awake(self):
@@ -104,121 +216,42 @@ class Trials:
         self.controls.take_off()
         self.replay.batch_done()
         if self.replay.in_trial: return
-        if self.replay.is_complete():
-            n_accepted,_ = self.record.counts()
-            (self.screen if self.replay.round.screen else self.compare)()
-            if self.record.counts()[0]>n_accepted: self._save()
-        if self.learn.iter+1==self.learn.n_iter or self._is_due(): self.recover()
+        if self.replay.is_complete(): self._try()
+        if self.learn.iter+1==self.learn.n_iter or self._is_due(): self.guard.recover()
         n_accepted,n_rejected = self.record.counts()
-        temp = self.temp_at(self.learn.train_iter)
-        self.bar.comment(self.record.values, f'T={temp:.2g} {n_accepted} accepted {n_rejected} rejected')
+        after = f'T={self.temp_at(self.learn.train_iter):.2g} {n_accepted} accepted {n_rejected} rejected'
+        self.bench.bar.comment(self.record.values, after)
 
-    def _save(self):
-        "Let a `Checkpoint` among the callbacks save what was accepted"
+    def _try(self):
+        "Train the candidates of a round; a `Checkpoint` among the callbacks saves what was accepted"
+        n_accepted,_ = self.record.counts()
+        if self.replay.round.screen: _Screen(self.bench, self.walk, self.guard).run(self.n_total)
+        else: self._compare()
+        if self.record.counts()[0]==n_accepted: return
         for cb in self.learn.cbs:
             if isinstance(cb, Checkpoint): cb.save()
 
-    def compare(self):
-        "Train the candidates of a round on its segment, and keep what is accepted"
-        cb,round = self.cb,self.replay.round
-        self.bar.start('trying', round.length*round.n_try)
+    def _compare(self):
+        "Train the candidates on the segment, and keep what is accepted"
+        cb,bench,round = self.cb,self.bench,self.replay.round
+        bench.bar.start('trying', round.length*round.n_try)
         with self.replay.trials():
-            incumbent = self._judged() if is_finite(self.learn) else Judgement(math.nan)
+            incumbent = bench.judged() if is_finite(self.learn) else Judgement(math.nan)
             for _ in range(round.n_try):
                 place = self.walk.neighbour(round.start/self.n_total)
                 values = self.walk.values_at(place, self.record.values)
-                new = self._attempt(values)
-                decision = decide(new, incumbent, self.temp_at(round.start), self.walk.rng, cb.accept, self.judge.mode)
-                self._add('round', round.length, values, new, incumbent, decision)
+                new = bench.attempt(values)
+                decision = decide(new, incumbent, self.temp_at(round.start), self.walk.rng, cb.accept, bench.judge.mode)
+                bench.add('round', round.length, values, new, incumbent, decision)
                 if not decision.accepted: continue
                 self.walk.place,self.record.values,incumbent = place,values,new
                 self.replay.rewind.keep()
 
-    def screen(self):
-        "Look for a learning rate by short cycles, and begin the fit anew with what they say"
-        round,dim = self.replay.round,self.cb.space.spec['lr']
-        rates = [dim.value(u) for u in Space({'lr': dim}).stratified(self.walk.rng, round.n_try)[:,0]]
-        plan = ProbePlan(self.n_total, round.length, _n_bracket, survey=tuple(rates), bounds=(dim.lo,dim.hi),
-                         kind=optimizer_kind(self.learn.opt), mode=self.judge.mode)
-        self.bar.start('screening', screen_cost(round.length, self.cb.n_try, self.learn.n_iter))
-        with self.replay.trials():
-            self.replay.go_back()
-            untrained = self._judged()
-            found = probe(self._cycle, self.record.values['lr'], plan, untrained)
-            self._add_probed(found)
-            if found.is_better and self.cb.accept(-1., 1., 0.)>0: self._begin_anew(float(found.lr), untrained)
-
-    def _cycle(self, lr, n_steps): return self._attempt({**self.record.values, 'lr': lr}, n_steps)
-
-    def _add_probed(self, found):
-        control = first(o for o in found.trials if o.stage=='control')
-        for o in found.trials:
-            change = paired_change(o.judgement, control.judgement, self.judge.mode) if o.stage=='bracket' else ()
-            values = {**self.record.values, 'lr': o.lr}
-            self._add(o.stage, o.n_steps, values, o.judgement, control.judgement, Decision(*change))
-
-    def _begin_anew(self, lr, untrained):
-        "Train the first segment with `lr`, and go on from there"
-        values = {**self.record.values, 'lr': lr}
-        with self.controls.using(values):
-            if not (self.replay.train(on_batch=self._trained_one) and is_finite(self.learn)): return
-            self.replay.rewind.keep()
-            new = self._judged()
-            self._add('winner', self.replay.n_segment, values, new, decision=Decision(accepted=True))
-        self.gain = self._worth(untrained),self._worth(new)
-        self.record.values = values
-        i = self.cb.space.names.index('lr')
-        self.walk.place[i] = self.cb.space.dims[i].unit(lr)
-
-    def _attempt(self, values, n_cycle=None):
-        "Train the segment with `values`, or a cycle of `n_cycle` batches from its beginning, and judge the result"
-        with self.controls.using(values, n_cycle or 0):
-            return self._judged() if self.replay.train(n_cycle, self._trained_one) else Judgement(math.nan)
-
-    def _trained_one(self):
-        self.record.n_trained += 1
-        self.bar.step(self.record.values)
-
-    def _judged(self):
-        "What the judge says about the mean of the weights, by a loss that is not annealed"
-        self.controls.reset_targets()
-        try: return self.judge(self.replay.mean.weights)
-        finally: self.controls.set_targets()
-
-    def _worth(self, judgement): return worth(judgement, self.judge.mode)
-
-    def _add(self, stage, n, values, new=Judgement(math.nan), old=Judgement(math.nan), decision=Decision()):
-        batch = self.replay.round.start if self.replay.round else self.learn.train_iter
-        self.record.trials.append(Trial(self.learn.epoch, batch, n, stage, values, new.value, old.value, decision))
-
-    def recover(self):
-        "Back to the last good weights, with half the learning rate, if these are not finite or have collapsed"
-        best = self.replay.rewind.best
-        if best is None or is_finite(self.learn) and not self._has_collapsed(): return
-        best.trained.restore()
-        self.controls.halve_lr()
-        self._add('recover', 0, self.record.values, decision=Decision(se=0., p=1., accepted=True))
-
-    def _has_collapsed(self):
-        "At the end of an epoch: is half of the gain since the start lost again? If it is the best epoch, keep it"
-        if self.gain is None or self.learn.iter+1<self.learn.n_iter: return False
-        (untrained,lowest),now = self.gain,self._worth(self._judged())
-        if has_collapsed(now, lowest, untrained): return True
-        if now<lowest:
-            self.gain = untrained,now
-            self.replay.rewind.keep()
-        return False
-
-    def leave(self):
-        "After an error or Ctrl-C: leave finite weights"
-        self.controls.take_off()
-        best = self.replay.rewind.best
-        if best is not None and not is_finite(self.learn): best.trained.restore()
-
-    def state_dict(self): return dict(walk=self.walk.state_dict(), gain=self.gain, best=self.replay.rewind.state_dict())
+    def state_dict(self):
+        return dict(walk=self.walk.state_dict(), gain=self.guard.gain, best=self.replay.rewind.state_dict())
 
     def load_state_dict(self, state):
         self.replay.end() # of the segment that a fit begins before it knows that it goes on
-        self.gain = state['gain']
+        self.guard.gain = state['gain']
         self.walk.load_state_dict(state['walk'])
         self.replay.rewind.load_state_dict(state['best'])

@@ -301,7 +301,7 @@ def test_the_scaler_goes_back_too():
 @pytest.mark.parametrize('monitor', ['valid_loss','accuracy'])
 def test_held_out_items_are_never_judged_by(monitor):
     sa,learn,judged = SimAnnealHP(LR, seed=0, holdout=.6, monitor=monitor),learner(),[]
-    fit(learn, 3, sa, On('before_train', lambda learn: judged.append(torch.cat([b[0] for b in sa.trials.judge.batches]))))
+    fit(learn, 3, sa, On('before_train', lambda learn: judged.append(torch.cat([b[0] for b in sa.trials.bench.judge.batches]))))
     x,y = [torch.stack(o) for o in zip(*learn.dls.valid.dataset)]
     used = (x[:,None]==judged[0][None]).all(-1).any(-1)
     assert used.sum()==40==len(judged[0]) and len(sa.scores)==3
@@ -328,7 +328,7 @@ def test_more_items_judge_where_segments_are_long():
     def n_judged(**kwargs):
         sa,learn,got = SimAnnealHP(LR, seed=0, **kwargs),learner(8000, 24000),[]
         def count(learn):
-            got.append(sum(find_bs(b) for b in sa.trials.judge.batches))
+            got.append(sum(find_bs(b) for b in sa.trials.bench.judge.batches))
             raise CancelFitException
         fit(learn, 8, sa, On('before_train', count))
         return got[0]
