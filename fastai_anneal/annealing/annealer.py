@@ -19,7 +19,7 @@ from .space import Space
 from .walk import Plan,Step,Walk,beliefs,incumbent
 from ..schedule.shapes import ShapeExp
 
-# %% ../../nbs/annealing/annealer.ipynb #5b5f2784
+# %% ../../nbs/annealing/annealer.ipynb #de39eb01
 _MAX_INIT = 20 # points of the latin hypercube
 _LATE_REPEATS = .2 # share of a noisy run that repeats the best, see the next notebook
 _N_UPHILL = 100 # of the last steps uphill the mean gives the start temperature
@@ -185,8 +185,9 @@ class Annealer:
 
     def state_dict(self):
         "All that continues the run bit for bit; pickles"
-        given = self.space,self.proposer.propose,self.walk.accept # what the caller gives again
-        return deepcopy(vars(self), {id(o): None for o in given})
+        state = deepcopy(vars(self), {id(self.space): None}) # what the caller gives again is left out
+        state['walk'].accept = state['proposer'].propose = None
+        return state
 
     def load_state_dict(self, state):
         "Continue from `state`, what `state_dict` returned"

@@ -65,7 +65,7 @@ class Tsallis(Gaussian):
     def step(self, rng, shape): return rng.standard_t((3-self.q)/(self.q-1), shape)
     def __repr__(self): return f'Tsallis({self.q})'
 
-# %% ../../nbs/annealing/moves.ipynb #e1ac23a2
+# %% ../../nbs/annealing/moves.ipynb #156c00f1
 def move_all(
     space, # `Space`
     u, # Coordinates of the current state
@@ -96,7 +96,6 @@ def move_one(
         moved[i] = reflect(u[i]+(length if rng.random()<.5 else -length))
     return moved
 
-# %% ../../nbs/annealing/moves.ipynb #79a33a0c
 @dataclass
 class Bowl:
     "A parabola around a point"

@@ -5,16 +5,16 @@
 # %% auto #0
 __all__ = ['OwnState', 'Proposer']
 
-# %% ../../nbs/annealing/proposals.ipynb #5cb506ad
+# %% ../../nbs/annealing/proposals.ipynb #f3a7ce26
 import bisect,math
 from dataclasses import dataclass,field
 import numpy as np
 from .checks import MOVES,check_args
 from .moves import MoveMix,bowl_size,fit_bowl,move_all,move_bowl,move_one
-from .surrogate import Surrogate
+from .surrogate import EXACT,NOISY,Surrogate
 from .walk import Plan,Walk,is_finite
 
-# %% ../../nbs/annealing/proposals.ipynb #41d98364
+# %% ../../nbs/annealing/proposals.ipynb #b37fc13d
 _MAX_BOWL = 20 # coordinates; a bowl of more has too many numbers to find
 _GOOD = .05 # share of the points that count as good, and what a step to one of them is worth
 _LAST_PART = .85 # of the walk is over when it returns to the very best
@@ -112,7 +112,11 @@ class Proposer:
             self.bowl,self.bowl_at = fit_bowl(self.space, np.array([self.points[i] for _,i in best]), energies),now
         return self.bowl
 
-    def model(self): return Surrogate(self.space, self.walk, lambda i: self.space.present(self.points[i]), self.memo)
+    def model(self):
+        "A surrogate; without repeats and standard errors energies are taken for exact"
+        screening = NOISY if self.plan.repeat else EXACT
+        return Surrogate(self.space, self.walk, lambda i: self.space.present(self.points[i]), self.memo, screening)
+
     def _screened(self, u):
         model = self.model()
         best = np.array([self.points[i] for _,i in self.walk.ranked[:_N_BEST]])

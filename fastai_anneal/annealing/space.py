@@ -10,7 +10,7 @@ import json,math,numbers
 import numpy as np
 from fastcore.foundation import L
 
-# %% ../../nbs/annealing/space.ipynb #ccd6d0ad
+# %% ../../nbs/annealing/space.ipynb #9665c22a
 def _is_whole(value): return isinstance(value, numbers.Integral) and not isinstance(value, (bool,np.bool_))
 def _is_real(value):
     return isinstance(value, numbers.Real) and not isinstance(value, (bool,np.bool_)) and math.isfinite(value)
@@ -32,7 +32,6 @@ class Dim:
     def __eq__(self, other): return type(self) is type(other) and self.to_json()==other.to_json()
     def __hash__(self): return hash(repr(self))
 
-# %% ../../nbs/annealing/space.ipynb #5caa4512
 class _Range(Dim):
     is_bound,kind,is_log = staticmethod(_is_real),'finite numbers',False
     def __init__(self,
@@ -146,7 +145,7 @@ class Vector(Dim):
         raise ValueError(f"an array of shape {array.shape} from {array.min()} to {array.max()} is not in {self!r}")
     def args(self): return dict(shape=list(self.shape), lo=self.item.lo, hi=self.item.hi, tensor=self.tensor)
 
-# %% ../../nbs/annealing/space.ipynb #cc9b508f
+# %% ../../nbs/annealing/space.ipynb #c36871ce
 def _layout(tree, prefix='', cond=(), found=None):
     "Of each coordinate of `tree`: its name, its `Dim`, and the (coordinate, cell) pairs on which it depends"
     found = [] if found is None else found
@@ -193,7 +192,6 @@ def _coords(tree, point):
             yield from np.ravel(dim.unit(dim.check(point[name]))) if name in point else [.5]*size
             for choice,sub in dim.subs.items(): yield from _coords(sub, point if point.get(name)==choice else {})
 
-# %% ../../nbs/annealing/space.ipynb #b3ecdee2
 def _to_json(spec):
     if isinstance(spec, Dim): return spec.to_json()
     if isinstance(spec, dict): return dict(type='dict', items={name:_to_json(sub) for name,sub in spec.items()})
