@@ -5,9 +5,8 @@
 # %% auto #0
 __all__ = ['StudyReader', 'StateSampler', 'SearchStudy']
 
-# %% ../../nbs/search/study.ipynb #5c5bfb21
+# %% ../../nbs/search/study.ipynb #4fc39ae8
 import json,math,os,random,time
-from datetime import datetime
 
 import numpy as np,optuna
 from optuna.exceptions import DuplicatedStudyError,UpdateFinishedTrialError
@@ -82,7 +81,7 @@ class StudyReader:
         parents = {_anneal_attrs(t).get('parent') for t in running}-{None}
         return parents | {t.number for t in running} | set(places.values())
 
-# %% ../../nbs/search/study.ipynb #356194b6
+# %% ../../nbs/search/study.ipynb #f024e03a
 _STATE_MOVES,_NUMBERS_MOVE = .9,.4 # Shares of the proposals; what has structure has more to find out
 
 class StateSampler(SimAnnealSampler):
@@ -99,7 +98,7 @@ class StateSampler(SimAnnealSampler):
         self.states = states
 
     def before_trial(self, study, trial):
-        "Write down who trains it, at once: to propose takes a while, in which one may be killed too"
+        "Write down who trains it"
         study._storage.set_trial_user_attr(trial._trial_id, 'who', this_process())
         super().before_trial(study, trial)
 
@@ -159,9 +158,8 @@ def _begun(storage, name, spec, settings, where):
         raise SearchError(f"{where} holds a study {name!r} that is not of `anneal_search`: give another `study_name`")
     return _begin(study, spec, settings) # who began it was killed
 
-# %% ../../nbs/search/study.ipynb #7b5e3cc2
+# %% ../../nbs/search/study.ipynb #52ac07b8
 _JITTER = .2 # Seconds to wait at most before a trial is put back, lest all who notice do it, and two train it
-_ASKING = 60. # Seconds after which a trial is lost that nobody has signed, which its process does first
 
 class SearchStudy:
     "Propose trials and hear about them"
@@ -191,6 +189,7 @@ class SearchStudy:
         frozen = self.reader.frozen()
         waiting = any(t.state==TrialState.WAITING and t.number<self.n_trials for t in frozen)
         if len(frozen)>=self.n_trials and not waiting: return None
+        if not waiting: self.study.enqueue_trial({}, user_attrs=dict(who=this_process())) # signed from its first moment
         trial = self.study.ask()
         if trial.number>=self.n_trials: # another process was faster
             self._put_back(trial)
@@ -255,15 +254,13 @@ class SearchStudy:
 
     def _put_back(self, trial):
         try:
-            self.storage.set_trial_user_attr(trial._trial_id, 'who', None)
+            self.storage.set_trial_user_attr(trial._trial_id, 'who', this_process())
             self.storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
         except UpdateFinishedTrialError: pass # another process was faster
 
     def _is_lost(self, frozen):
         "Was the process that trains the trial `frozen` killed?"
-        if frozen.state!=TrialState.RUNNING: return False
-        who = frozen.user_attrs.get('who')
-        return is_dead(who) if who else (datetime.now()-frozen.datetime_start).total_seconds()>_ASKING
+        return frozen.state==TrialState.RUNNING and is_dead(frozen.user_attrs.get('who') or this_process())
 
     def _put_back_lost(self):
         "Put back what processes on this machine were training when they were killed"
