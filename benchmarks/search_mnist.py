@@ -17,6 +17,7 @@ from typing import Callable,NamedTuple
 import torch
 from fastai.basics import *
 from fastai_anneal.all import *
+from fastai_anneal.mnist import held_out_accuracy
 
 def linear(): return nn.Sequential(nn.Flatten(), nn.Linear(784,10))
 

@@ -193,7 +193,7 @@ def test_test_dl(dls, learn, tmp_path):
         p,t = learn.get_preds(dl=dls.test_dl(list(x)))
         assert t is None and len(p) == 5
     for bad in ([x[0]], [(x[0],'ten')], [(x[0],10)], [tmp_path/'nowhere.png']):
-        with pytest.raises((ValueError,MNISTError)): dls.test_dl(bad, with_labels=True)
+        with pytest.raises((ValueError,MNISTError), match='no class|nowhere.png'): dls.test_dl(bad, with_labels=True)
 
 @pytest.mark.parametrize('bad', [torch.zeros(27,28), torch.zeros(3,28,28), torch.full((28,28), 300), torch.full((28,28), -1), torch.full((28,28), 1.5),
                                  torch.full((28,28), float('nan')), Image.new('L', (30,28)), np.zeros(10)])
