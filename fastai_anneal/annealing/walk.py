@@ -81,7 +81,9 @@ class Chain:
     n:int=0 # Steps begun
     running:int=0 # Of them those without an energy yet
 
-def is_finite(key): return key is not None and math.isfinite(key[1])
+def is_finite(key):
+    "Is there an energy in `key`, and is it finite?"
+    return key is not None and math.isfinite(key[1])
 
 class Walk:
     "Walks whose steps are told one after the other, and all that is known together"

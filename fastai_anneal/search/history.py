@@ -43,7 +43,9 @@ class Record:
         names = 'kind','chain','parent','of','temp','width','draw','running'
         return Step(self.number, **{name:self.attrs[name] for name in names if name in self.attrs})
 
-def is_maximized(study): return study.direction==StudyDirection.MAXIMIZE
+def is_maximized(study):
+    "Is the one objective of `study` to be large?"
+    return study.direction==StudyDirection.MAXIMIZE
 
 def _record(trial, sign, interned):
     if hasattr(trial, 'constraints'): constraints = trial.constraints.values()

@@ -231,7 +231,7 @@ def test_a_refused_fit_leaves_everything(opt, how):
         if how=='on the learner': learn.add_cbs(bad)
         else: kw['cbs'] = bad
         was = facts(learn)
-        with pytest.raises((ValueError,TypeError)): (learn.fit_one_cycle if how=='fit_one_cycle' else learn.fit)(2, .6, wd=.5, **kw)
+        with pytest.raises((ValueError,TypeError), match=r'\S'): (learn.fit_one_cycle if how=='fit_one_cycle' else learn.fit)(2, .6, wd=.5, **kw)
         now = facts(learn)
         for k,v in was.items(): assert now[k]==v, (k, bad)
         if how=='on the learner': learn.remove_cbs(bad)
