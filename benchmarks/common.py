@@ -7,7 +7,7 @@ os.environ.setdefault('OMP_NUM_THREADS', '1')
 os.environ.setdefault('MPLBACKEND', 'agg')
 import argparse,json,math,platform,statistics,sys,time,warnings
 from datetime import datetime
-from importlib import metadata
+from importlib import import_module,metadata
 from pathlib import Path
 
 import numpy as np
@@ -46,7 +46,8 @@ def start(parser, *packages):
     return args
 
 def version(package):
-    "Of an installed package, or what it is instead"
+    "Of a package, or what it is instead"
+    if package=='fastai_anneal': return import_module(package).__version__
     try: return metadata.version(package)
     except metadata.PackageNotFoundError: return 'is not installed'
 

@@ -18,6 +18,8 @@ from common import *
 import torch
 from fastai.basics import *
 from fastai_anneal.all import *
+from fastai_anneal.digits import Digits
+from fastai_anneal.mnist import held_out_accuracy
 
 FIRST_SEED = 100 # of those that nothing was chosen by
 CNN_RATES = 2.5e-3,5e-3,1e-2,2e-2

@@ -1,23 +1,24 @@
-"""Does each rule of the probe pay? Replays its decisions, with the rule and without, on trainings that no rule was made on
+"""Does each rule of the probe pay? Replays its decisions with and without it, on trainings that no rule was made on
 
-    OMP_NUM_THREADS=1 python benchmarks/probe_ablation.py [--cache FILE] [--tasks wine,digits] [--seeds 2]
+    python benchmarks/probe_ablation.py [--cache FILE] [--tasks wine,digits] [--seeds 2]
 
-Twelve small trainings of 240 and 960 steps, two seeds. A cycle in small, its judgement and the whole fit are trained once
-for each rate (of a grid of quarter octaves) and kept, so that a decision costs nothing; 13 minutes on one core in all.
-Judged by every second validation item; the result of a fit is its loss on the others, and its excess
+Twelve small trainings of 240 and 960 steps, two seeds. A cycle in small, its judgement and the whole fit are trained
+once for each rate (of a grid of quarter octaves) and kept, so that a decision costs nothing; 13 minutes on one core in
+all. Judged by every second validation item; the result of a fit is its loss on the others, and its excess
 log(loss/best loss of a grid), at most 1.
 
-Table 1, the survey as in `SimAnnealHP`: means over starts from a 30th to 10 times the best rate and three surveys. A row is
-one rule changed; `change` is the difference that it makes and its standard error, over trainings and lengths. Below 0 is better.
+Table 1, the survey as in `SimAnnealHP`: means over starts from a 30th to 10 times the best rate and three surveys. A
+row is one rule changed; `change` is the difference that it makes and its standard error, over trainings and lengths.
+Below 0 is better.
 Table 2, `lr_find(refine=True)`: how the minimum is found, from starts of 1/4 to 4 times the best rate.
-Table 3, `collapse`: a fit that has lost half of its gain at the end of an epoch goes back; at 1 to 8 times the best rate.
+Table 3, `collapse`: a fit that has lost half of its gain at the end of an epoch goes back; at 1 to 8 times the best
+rate.
 """
-import argparse,functools,math,pickle
+from common import *
+import functools,pickle
 from copy import deepcopy
-from dataclasses import dataclass,replace
-from pathlib import Path
+from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import nn
 import torch.nn.functional as F
@@ -27,7 +28,6 @@ from fastai_anneal.lr.judge import Judgement,has_collapsed,paired_change,worth
 from fastai_anneal.lr.probe import ProbePlan,bracket,lowest as vertex,probe
 from fastai_anneal.schedule.shapes import one_cycle_at
 
-torch.set_num_threads(1)
 LENGTHS = 240,960
 LO,HI,N_SURVEY = 1e-4,1.,8 # the space of rates, and cycles of a survey
 SURVEY_STARTS,REFINE_STARTS = (1/30,1/4,1,4,10),(1/4,1/2,1,2,4) # times the best rate
@@ -87,7 +87,8 @@ TASKS = dict(
 class Run:
     "One task with one seed and one length of the fit: trains what is asked and keeps it"
     def __init__(self, name, seed, n_total, kept):
-        self.task,self.seed,self.n_total,self.kept = TASKS[name],seed,n_total,kept
+        self.task,self.kept = TASKS[name],kept
+        self.seed,self.n_total = seed,n_total
         self.key = name,seed,n_total
         x,y = data(self.task.data)
         order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed+100))
@@ -96,9 +97,9 @@ class Run:
         self.train_set,self.valid_set = (x[train],y[train]),(x[valid],y[valid])
         self.loss = F.mse_loss if y.is_floating_point() else F.cross_entropy
         self.n_iter = len(train)//self.task.bs
-        draws = torch.Generator().manual_seed(seed+200)
-        epochs = [torch.randperm(len(train), generator=draws)[:self.n_iter*self.task.bs] for _ in range(n_total//self.n_iter+1)]
-        self.order = torch.cat(epochs)
+        draws,n_used = torch.Generator().manual_seed(seed+200),self.n_iter*self.task.bs
+        epochs = range(n_total//self.n_iter+1)
+        self.order = torch.cat([torch.randperm(len(train), generator=draws)[:n_used] for _ in epochs])
 
     def begin(self):
         torch.manual_seed(self.seed)
@@ -288,7 +289,8 @@ class Replay:
         is_tied = rules.tie and control.worth<=top
         if is_tied and (start<=lr or not rules.between): return start
         change,se = paired_change(new.judgement, control.judgement)
-        is_better = change<-se*(2 if is_tied else .5) if rules.noise and math.isfinite(change) else new.worth<control.worth
+        is_better = new.worth<control.worth
+        if rules.noise and math.isfinite(change): is_better = change<-se*(2 if is_tied else .5)
         if not is_better and not (is_tied and start>4*lr): return start
         octaves = math.log2(start/lr)
         return lr*2**(.7*math.exp(-octaves**2/8)*octaves) if is_tied else lr
@@ -298,7 +300,8 @@ OLD = Rules(power=.2, sure=True, tie=True, far=True, between=True, noise=True)
 ROWS = {'probe': Rules(), 'without flat': Rules(flat=False), 'without drift': Rules(drift=False),
         'drift, always': Rules(drift_always=True),
         'minimum: best': Rules(minimum='best'), 'minimum: basin': Rules(minimum='basin'),
-        'with sure': Rules(sure=True), 'with tie': Rules(tie=True), 'with far': Rules(far=True), 'with noise': Rules(noise=True),
+        'with sure': Rules(sure=True), 'with tie': Rules(tie=True), 'with far': Rules(far=True),
+        'with noise': Rules(noise=True),
         'with tie and between': Rules(tie=True, between=True),
         'all of these': Rules(sure=True, tie=True, far=True, between=True, noise=True),
         'all of these, power .2: the old one': OLD, 'always take it': Rules(always=True),
@@ -341,7 +344,7 @@ def show(title, tables):
         base = base or means
         change = np.array([means[k]-base[k] for k in base])
         line = f'| {name} | {all_of.mean():.3f} | {np.median(all_of):.3f} | {(all_of>.5).mean():.0%} | '
-        if means is not base: line += f'{change.mean():+.4f} ± {change.std(ddof=1)/len(change)**.5:.4f}'
+        if means is not base: line += f'{change.mean():+.4f} ± {standard_error(change):.4f}'
         print(line+' |', flush=True)
 
 def check(run):
@@ -350,17 +353,20 @@ def check(run):
     for survey in run.surveys():
         plan = ProbePlan(run.n_total, replay.n_steps, n_probes=3, survey=survey, kind=run.task.kind, bounds=(LO,HI))
         found = probe(run.judged, start, plan, run.untrained())
-        assert math.isclose(found.lr if found.is_better else start, replay(start, survey), rel_tol=1e-9), (run.key, found)
+        lr = found.lr if found.is_better else start
+        assert math.isclose(lr, replay(start, survey), rel_tol=1e-9), (run.key, found)
 
-if __name__=='__main__':
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def arguments():
+    parser = options(__doc__, seeds=2)
     parser.add_argument('--cache', type=Path, help='file for what was trained')
-    parser.add_argument('--tasks', default=','.join(TASKS))
-    parser.add_argument('--seeds', type=int, default=2)
-    args = parser.parse_args()
+    parser.add_argument('--tasks', type=words, default=list(TASKS))
+    return start(parser)
+
+def main():
+    args = arguments()
     kept = pickle.loads(args.cache.read_bytes()) if args.cache and args.cache.exists() else {}
-    tasks,seeds = args.tasks.split(','),range(args.seeds)
-    runs = [Run(task, seed, n_total, kept) for n_total in LENGTHS for task in tasks for seed in seeds]
+    settings = [(task, seed, n_total) for n_total in LENGTHS for task in args.tasks for seed in range(args.seeds)]
+    runs = [Run(*setting, kept) for setting in settings]
     for run in runs:
         check(run)
         if args.cache: args.cache.write_bytes(pickle.dumps(kept))
@@ -369,3 +375,5 @@ if __name__=='__main__':
     show('refine', ((how, refine_table(short, how)) for how in ('vertex','basin','best')))
     show('guard', ((('with' if o else 'without')+' collapse', collapse_table(runs, o)) for o in (False,True)))
     if args.cache: args.cache.write_bytes(pickle.dumps(kept))
+
+if __name__=='__main__': main()

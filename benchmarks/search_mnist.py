@@ -17,6 +17,7 @@ from typing import Callable,NamedTuple
 import torch
 from fastai.basics import *
 from fastai_anneal.all import *
+from fastai_anneal.mnist import held_out_accuracy
 
 def linear(): return nn.Sequential(nn.Flatten(), nn.Linear(784,10))
 
@@ -65,6 +66,7 @@ def main():
     parser.add_argument('--part', choices=list(PARTS))
     parser.add_argument('--storage', help='folder for the files of the searches')
     args = start(parser)
+    if args.storage: Path(args.storage).mkdir(parents=True, exist_ok=True)
     dls = mnist_dls(args.data, bs=256, seed=1, device='cpu')
     for name in [args.part] if args.part else PARTS: run(name, dls, args)
 

@@ -46,7 +46,7 @@ def _blank_instance(cls, base):
 
 # %% ../nbs/learner.ipynb #2ab4279a
 class TrainLearner(LeanLearner):
-    "A `Learner` whose step is `predict`, `get_loss`, `backward`, `step` and `zero_grad`, each to be overridden"
+    "A `Learner` whose training step is five methods: `predict`, `get_loss`, `backward`, `step` and `zero_grad`"
     _in_batch,_base_loss = False,None
     _transients = (*LeanLearner._transients,'_in_batch','_base_loss')
 

@@ -13,7 +13,7 @@ MAX_BODY = 900    # characters of a function's body, without docstring, comments
 MAX_ASSIGNED = 3  # values in one assignment
 
 PACKAGE = 'fastai_anneal'
-# Rooms (packages, or modules of the top level) from bottom to top: each may import from those above it in this list.
+# Rooms (packages, or modules of the top level) from bottom to top: each may import from those before it in this list.
 LEVELS = ['core', 'schedule', 'annealing', 'lr', 'fit search', 'dispatch', 'learner', 'digits', 'mnist', 'report',
           'cli']
 DEFAULT = [PACKAGE, 'benchmarks', 'tools']

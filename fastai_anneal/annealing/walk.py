@@ -82,7 +82,7 @@ class Chain:
     running:int=0 # Of them those without an energy yet
 
 def is_finite(key):
-    "Is there an energy in `key`, and is it finite?"
+    "Is there an energy, and is it finite?"
     return key is not None and math.isfinite(key[1])
 
 class Walk:

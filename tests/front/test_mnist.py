@@ -1,5 +1,5 @@
 "Contracts of `mnist_dls`: what is read, how it is split and dealt out, that fastai's own tools work on it, and what happens to bad sources"
-import gzip,pickle,random,re,shutil,socket,struct,sys
+import gzip,pickle,random,shutil,socket,struct,sys
 from urllib.error import URLError
 
 import pytest
@@ -192,8 +192,8 @@ def test_test_dl(dls, learn, tmp_path):
     with learn.no_bar():
         p,t = learn.get_preds(dl=dls.test_dl(list(x)))
         assert t is None and len(p) == 5
-    for bad,says in (([x[0]], 'label'), ([(x[0],'ten')], 'ten'), ([(x[0],10)], '10'), ([tmp_path/'nowhere.png'], 'nowhere')):
-        with pytest.raises((ValueError,MNISTError), match=says): dls.test_dl(bad, with_labels=True)
+    for bad in ([x[0]], [(x[0],'ten')], [(x[0],10)], [tmp_path/'nowhere.png']):
+        with pytest.raises((ValueError,MNISTError), match='no class|nowhere.png'): dls.test_dl(bad, with_labels=True)
 
 @pytest.mark.parametrize('bad', [torch.zeros(27,28), torch.zeros(3,28,28), torch.full((28,28), 300), torch.full((28,28), -1), torch.full((28,28), 1.5),
                                  torch.full((28,28), float('nan')), Image.new('L', (30,28)), np.zeros(10)])
@@ -429,7 +429,8 @@ def test_full_truncated_where_it_is_kept(tmp_path):
     (dict(valid_pct=-.1), 'valid_pct=-0.1'), (dict(valid_pct=float('nan')), 'valid_pct=nan'), (dict(valid_pct='.2'), "valid_pct='.2'"), (dict(valid_pct=1e-6), 'none'),
     (dict(bs=3201), 'no batch'), (dict(seed=-1), 'seed=-1'), (dict(seed=None), 'seed=None'), (dict(seed=1.5), 'seed=1.5'), (dict(root='x'), "'full'")])
 def test_bad_arguments(kw, says):
-    with pytest.raises(ValueError, match=re.escape(says)): mnist_dls(**kw)
+    with pytest.raises(ValueError) as e: mnist_dls(**kw)
+    assert says in str(e.value)
 
 # ---- models
 @pytest.mark.parametrize('m,shape', [(mnist_mlp(), (5,10)), (mnist_mlp(20), (5,10)), (mnist_mlp(20,30,10, c=3), (5,3)), (mnist_cnn(), (5,10)), (mnist_cnn(4), (5,10)),

@@ -212,8 +212,13 @@ def facts(learn):
                 inner=[(id(s), sorted(s)) for s in opt.opt.state.values()] if isinstance(opt, OptimWrapper) else None,
                 rg=[p.requires_grad for p in learn.model.parameters()], w=[p._version for p in learn.model.parameters()], learn=attrs(learn), cbs=[(cb, attrs(cb)) for cb in learn.cbs], rng=torch.get_rng_state().tolist())
 
-REFUSED = [lambda: CosineAnneal(warmup='9ep'), lambda: CosineAnneal(hp='momm'), lambda: [CosineAnneal(), OneCycle()], lambda: Plateau('valid_los'), lambda: [CosineAnneal(), HyperScale({'wdd': .5})],
-           lambda: TorchSched(torch.optim.lr_scheduler.StepLR), lambda: [CosineAnneal(), Plateau(min_lr=[.1,.2])], lambda: Anneal({'lr': ShapeLin(1,-1)}), lambda: Anneal({'wd': ShapeFn(lambda p: math.nan if .2<p<.3 else p)})]
+REFUSED = {'longer than the whole': lambda: CosineAnneal(warmup='9ep'), "did you mean 'mom'": lambda: CosineAnneal(hp='momm'),
+           "both set 'lr'": lambda: [CosineAnneal(), OneCycle()], "did you mean 'valid_loss'": lambda: Plateau('valid_los'),
+           "did you mean 'wd'": lambda: [CosineAnneal(), HyperScale({'wdd': .5})],
+           "argument: 'step_size'": lambda: TorchSched(torch.optim.lr_scheduler.StepLR),
+           '2 values of min_lr': lambda: [CosineAnneal(), Plateau(min_lr=[.1,.2])],
+           'at least 0': lambda: Anneal({'lr': ShapeLin(1,-1)}),
+           'must be finite': lambda: Anneal({'wd': ShapeFn(lambda p: math.nan if .2<p<.3 else p)})}
 
 @pytest.mark.parametrize('opt', ['adam','adamw','built'])
 @pytest.mark.parametrize('how', ['new','trained','on the learner','fit_one_cycle','reset_opt'])
@@ -226,12 +231,13 @@ def test_a_refused_fit_leaves_everything(opt, how):
     if how=='fit_one_cycle': # it makes an optimizer, and writes its `lr` there, before it calls `fit`
         learn.create_opt()
         learn.opt.set_hyper('lr', .6)
-    for bad in REFUSED:
+    for message,bad in REFUSED.items():
         bad,kw = L(bad()),dict(reset_opt=True) if how=='reset_opt' else {}
         if how=='on the learner': learn.add_cbs(bad)
         else: kw['cbs'] = bad
         was = facts(learn)
-        with pytest.raises((ValueError,TypeError), match=r'\S'): (learn.fit_one_cycle if how=='fit_one_cycle' else learn.fit)(2, .6, wd=.5, **kw)
+        fit = learn.fit_one_cycle if how=='fit_one_cycle' else learn.fit
+        with pytest.raises((ValueError,TypeError), match=message): fit(2, .6, wd=.5, **kw)
         now = facts(learn)
         for k,v in was.items(): assert now[k]==v, (k, bad)
         if how=='on the learner': learn.remove_cbs(bad)
