@@ -29,8 +29,10 @@ from .search.search import anneal_search,read_search
 from .search.net import Layer,Net
 from .search.net_module import NetModule
 from .learner import TrainLearner
-from .mnist import DigitsLoaders,mnist_cnn,mnist_dls,mnist_mlp
-from .digits import MNISTError
+from .mnist import DigitsLoaders,held_out_accuracy,mnist_cnn,mnist_dls,mnist_mlp
+from .digits import Digits,MNISTError
 if _util.find_spec('optuna'): # the extra `search`
     from .search.sampler import BestByMean,SimAnnealSampler,anneal_history,best_by_mean
     from .search.pruning import SimAnnealPruning
+
+__all__ = [name for name in dir() if not name.startswith('_')]

@@ -44,7 +44,7 @@ class Record:
         return Step(self.number, **{name:self.attrs[name] for name in names if name in self.attrs})
 
 def is_maximized(study):
-    "Is a large value good?"
+    "Is the one objective of `study` to be large?"
     return study.direction==StudyDirection.MAXIMIZE
 
 def _record(trial, sign, interned):
