@@ -135,9 +135,9 @@ class Anneal(ScheduleCallback):
         return axs[0] if n==1 else axs
 
     def state_dict(self):
-        "Where the schedule is, and the horizon it was made for; empty when no fit is running"
+        "Where the schedule is, and the horizon it was made for; between fits what was loaded for the next one"
         plan = self.plan
-        if plan is None: return {}
+        if plan is None: return self._resume[0] if self._resume else {}
         epoch,it,n_iter = plan.place
         at,rate = epoch+Fraction(it, n_iter),[Fraction(o).as_integer_ratio() for o in plan.rate]
         return dict(horizon=tuple(plan.horizon), run=tuple(plan.run), at=at.as_integer_ratio(), rate=rate)

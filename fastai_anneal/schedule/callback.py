@@ -16,7 +16,7 @@ from fastai.callback.core import TrainEvalCallback
 from fastai.callback.schedule import ParamScheduler
 from fastai.callback.tracker import ReduceLROnPlateau
 from ..core.callbacks import is_training,is_validating
-from ..core.hypers import attr_owner,check_hypers,get_hyper,n_batches,set_hyper
+from ..core.hypers import attr_owner,check_hypers,count_groups,get_hyper,n_batches,set_hyper
 from ..core.refusing import RefusingCallback,refusing
 
 # %% ../../nbs/schedule/callback.ipynb #08bc5b62
@@ -53,6 +53,12 @@ class Track:
         self.last = values
         set_hyper(learn.opt, self.name, values)
 
+    def take_in_groups(self, learn):
+        "Schedule groups that were added during the fit, too: from what they have now to the floor of the last one"
+        new = self.get(learn)[len(self.base):]
+        self.base = self.base+new
+        self.floor = self.floor+[min(self.floor[-1], value) for value in new]
+
 class AttrTrack(Track):
     "The same for the attribute that a path like `'model.drop.p'` leads to"
     def __init__(self,
@@ -67,6 +73,7 @@ class AttrTrack(Track):
     def set(self, learn, values):
         self.last = values
         setattr(self.owner, self.attr, values[0])
+    def take_in_groups(self, learn): pass # an attribute has no groups
 
 # %% ../../nbs/schedule/callback.ipynb #a1ac3b04
 class Run(NamedTuple):
@@ -112,8 +119,10 @@ class Plan:
 
     def set(self, learn):
         "Set the values of the batch that `learn` is at"
-        step = self.step(learn.epoch, learn.iter, learn.n_iter)
-        for track in self.tracks: track.set(learn, track.at(step))
+        step,n_groups = self.step(learn.epoch, learn.iter, learn.n_iter),count_groups(learn.opt)
+        for track in self.tracks:
+            if len(track.base)!=n_groups: track.take_in_groups(learn)
+            track.set(learn, track.at(step))
         self.place = (learn.epoch, learn.iter+1, learn.n_iter)
 
     def record(self, learn):

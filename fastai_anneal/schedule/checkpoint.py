@@ -9,16 +9,16 @@ __all__ = ['Checkpoint']
 import os,pickle,shutil,warnings
 
 from fastai.basics import *
-from ..core.callbacks import is_training,is_validating
+from ..core.callbacks import is_training,is_validating,only_shows
 from ..core.durations import check_duration,duration_its,parse_duration
-from ..core.files import atomic_write
+from ..core.files import atomic_write,packed,unpacked
 from ..core.loaders import random_state,set_random_state
 from ..core.hypers import n_batches
 from ..core.ranks import barrier,from_first,gathered,n_ranks,rank
 from ..core.refusing import RefusingCallback,refusing
 from .anneal import Anneal,check_horizon
 from .callback import ScheduleCallback
-from .state import set_training_state,training_state
+from .state import CallbackState,set_training_state,training_state
 
 # %% ../../nbs/schedule/checkpoint.ipynb #4701ef31
 class _Skipper(Callback):
@@ -62,6 +62,7 @@ class _Skipper(Callback):
         if self.saved is not None: self._restore()
 
 # %% ../../nbs/schedule/checkpoint.ipynb #1b736b82
+_FORMAT = 'fastai_anneal.checkpoint',2 # version 1 was pickled
 _of_process = 'buffers','grads','rng','learn','metrics','cbs' # differs from process to process
 _damage = RuntimeError,EOFError,OSError,ValueError,KeyError,pickle.UnpicklingError # what `torch.load` raises
 
@@ -77,18 +78,21 @@ class Checkpoint(RefusingCallback):
     "Save everything a fit needs to go on exactly, and go on if there is something to go on with"
     order = 1000 # after everybody else has done what there is to do for a batch or an epoch
     goes_back = False
-    _stateattrs = (*RefusingCallback._stateattrs, '_skipper')
-    _skipper,_epoch_rng = None,None
+    _stateattrs = (*RefusingCallback._stateattrs, '_skipping')
+    _skipping,_epoch_rng = None,None
     _is_on,_is_due = False,False # is a save due as soon as no callback is `between`?
+    _has_warned = False
     def __init__(self,
         fname:str='checkpoint', # Name of the file, in the learner's `path/model_dir` unless it is a path
         every='1ep', # A duration like `'500it'`: save that often, and in any case after each epoch
         horizon:str='error', # If the run to go on with had another length: `'error'`, `'rescale'`, `'keep'`
-        keep:bool=False # Keep the file when the run has come to its end
+        keep:bool=False, # Keep the file when the run has come to its end
+        trust:bool=False # Keep objects that are no plain data, too, in a file that runs code when it is read?
     ):
         check_horizon(horizon)
         if not isinstance(fname, (str,Path)): raise ValueError(f"fname={fname!r}: must be a string or a path")
-        self.fname,self.horizon,self.keep = fname,horizon,keep
+        self.fname,self.horizon = fname,horizon
+        self.keep,self.trust = keep,trust
         self.every = check_duration(every, 'every')
         if parse_duration(every)[0]==0: raise ValueError(f"every={every!r}: must be longer than 0")
 
@@ -106,12 +110,13 @@ class Checkpoint(RefusingCallback):
 
     def others(self):
         "The callbacks whose state is saved"
-        return [cb for cb in self.learn.cbs.sorted('order') if not isinstance(cb, (Checkpoint,_Skipper))]
+        cbs = self.learn.cbs.sorted('order')
+        return [cb for cb in cbs if not isinstance(cb, (Checkpoint,_Skipper)) and not only_shows(cb)]
 
     def before_fit(self):
         "Read the file, if there is one, and refuse a fit that cannot go on from it"
         learn = self.learn
-        self._skipper,self._epoch_rng,self._is_due = None,None,False
+        self._skipping,self._epoch_rng,self._is_due = None,None,False
         self._is_on = is_training(learn) and learn.n_epoch>0
         if not self._is_on: return
         with refusing(learn):
@@ -120,8 +125,8 @@ class Checkpoint(RefusingCallback):
             self._n_iter = n_batches(learn.dls.train)
             self._n_every = max(1, duration_its(self.every, learn.n_epoch, self._n_iter))
             saved = self._load() if from_first(self.file.exists()) else None
-        self._skipper = _Skipper(self, saved)
-        learn.add_cb(self._skipper)
+        self._skipping = _Skipper(self, saved)
+        learn.add_cb(self._skipping)
         if saved is not None and learn.logger is not noop:
             print(f"Going on with {self.file.name}, at epoch {saved['epoch']}, iteration {saved['iter']}")
 
@@ -143,7 +148,7 @@ class Checkpoint(RefusingCallback):
     def _prepare_schedule(self, cb, state):
         if not isinstance(cb, ScheduleCallback) or cb.plan is None: return
         if isinstance(cb, Anneal):
-            cb.load_state_dict(state.state, self.horizon)
+            cb.load_state_dict(CallbackState.read(state).state, self.horizon)
             cb.plan = cb.prepare(self.learn)
         cb.before_train()
 
@@ -151,7 +156,7 @@ class Checkpoint(RefusingCallback):
         shapes,saved_shapes = ([list(p.shape) for p in params] for params in
                                (self.learn.model.parameters(), saved['state']['params']))
         if shapes!=saved_shapes: raise ValueError(f"{self.file} is from another model: remove it to start anew")
-        names,saved_names = [type(cb).__name__ for cb in self.others()],[o.name for o in saved['state']['cbs']]
+        names,saved_names = [type(cb).__name__ for cb in self.others()],[name for name,*_ in saved['state']['cbs']]
         if names!=saved_names:
             raise ValueError(f"{self.file} is from a fit with other callbacks: it had {saved_names}, "
                              f"this one has {names}. Remove it to start anew")
@@ -162,17 +167,30 @@ class Checkpoint(RefusingCallback):
     def _read(self, device):
         "The file, or the one before it if that is damaged"
         for file in (self.file, self.previous):
-            try: return torch.load(file, map_location=device, weights_only=False)
+            try: loaded = torch.load(file, map_location=device, weights_only=not self.trust)
             except _damage as e: error = e
+            else: return self._checked_format(loaded if self.trust else unpacked(loaded), file)
             if not self.previous.exists(): break
             warnings.warn(f"{self.file} is damaged: going on with {self.previous.name}, the one before it")
+        if isinstance(error, pickle.UnpicklingError) and not self.trust:
+            raise ValueError(f"{self.file} is damaged and cannot be read, or holds more than data: remove it to start "
+                             "anew, or, if nobody else can have written it, try Checkpoint(trust=True)") from error
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(f"{self.file} is damaged and cannot be read ({reason}): remove it to start anew") from error
+
+    def _checked_format(self, loaded, file):
+        found = loaded.get('format') if isinstance(loaded, dict) else None
+        if not (isinstance(found, (list,tuple)) and len(found)==2 and found[0]==_FORMAT[0]):
+            raise ValueError(f"{file} is no checkpoint of a fit: give another name, or remove it to start anew")
+        if found[1]!=_FORMAT[1]:
+            raise ValueError(f"{file} is of version {found[1]} of the format, and version {_FORMAT[1]} is read here: "
+                             "read it with the fastai_anneal that wrote it, or remove it to start anew")
+        return loaded
 
     def before_train(self):
         "Remember the generators, or start the epoch that was interrupted from where they were"
         if not self._is_on: return
-        saved = self._skipper.saved
+        saved = self._skipping.saved
         if saved is not None: set_random_state(self.learn.dls, saved['epoch_rng'])
         self._epoch_rng = random_state(self.learn.dls)
 
@@ -198,12 +216,23 @@ class Checkpoint(RefusingCallback):
         state = training_state(self.learn, self.others())
         own = gathered(dict({name: state.pop(name) for name in _of_process}, epoch_rng=self._epoch_rng))
         if rank()!=0: return
-        place = dict(epoch=epoch, iter=it, n_epoch=self.n_epoch, n_iter=self._n_iter)
-        with atomic_write(self.file, 'wb') as file: torch.save(dict(place, state=state, own=own), file)
+        place = dict(format=_FORMAT, epoch=epoch, iter=it, n_epoch=self.n_epoch, n_iter=self._n_iter)
+        content = dict(place, state=state, own=own)
+        if not self.trust: content = self._as_data(content)
+        with atomic_write(self.file, 'wb') as file: torch.save(content, file)
+
+    def _as_data(self, content):
+        left_out = []
+        res = packed(content, 'checkpoint', left_out)
+        if left_out and not self._has_warned:
+            warnings.warn(f"not in {self.file}, as it is no plain data: {', '.join(left_out)}. "
+                          "Checkpoint(trust=True) keeps it, in a file that runs code when it is read")
+        self._has_warned = self._has_warned or bool(left_out)
+        return res
 
     def wake(self):
         "Before a batch is drawn that is not skipped: let the other callbacks hear again"
-        if self._skipper is not None and self._skipper.saved is None: self._skipper.unmute()
+        if self._skipping is not None and self._skipping.saved is None: self._skipping.unmute()
 
     def after_fit(self):
         "The run has come to its end: remove the file"
@@ -214,7 +243,7 @@ class Checkpoint(RefusingCallback):
         barrier() # nobody starts the next fit while the file is still there
 
     def on_remove(self):
-        skipper,self._skipper,self._epoch_rng = self._skipper,None,None
+        skipper,self._skipping,self._epoch_rng = self._skipping,None,None
         if skipper is None or skipper.learn is None: return
         skipper.unmute()
         self.learn.remove_cb(skipper)

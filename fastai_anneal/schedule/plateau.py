@@ -104,10 +104,11 @@ class Plateau(HyperScale):
         value:float # Of `monitor`
     )->bool:
         "Is `value` better than the best one, by more than `threshold`?"
-        if math.isnan(value): return False
-        if self.best is None: return True
-        margin = self.threshold*(abs(self.best) if self.threshold_mode=='rel' else 1)
         is_min = monitor_mode(self.monitor, self.mode)=='min'
+        if math.isnan(value) or value==(math.inf if is_min else -math.inf): return False
+        if self.best is None: return True
+        scale = abs(self.best) if self.threshold_mode=='rel' else 1
+        margin = self.threshold*scale if math.isfinite(scale) else 0 # after an infinite value every other one is a step
         return value<self.best-margin if is_min else value>self.best+margin
 
     def _reduce(self):

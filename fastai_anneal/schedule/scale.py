@@ -9,7 +9,7 @@ __all__ = ['set_for_batch', 'restore_after_batch', 'HyperScale']
 from fastai.basics import *
 from fastai.callback.schedule import ParamScheduler
 from ..core.callbacks import is_training,is_validating
-from ..core.hypers import check_hypers,get_hyper,per_group,set_hyper
+from ..core.hypers import check_hypers,count_groups,get_hyper,per_group,set_hyper
 from ..core.refusing import RefusingCallback,refusing
 
 # %% ../../nbs/schedule/scale.ipynb #52d49704
@@ -29,7 +29,8 @@ def restore_after_batch(
 ):
     "Put back what `set_for_batch` has changed, unless someone else has set the value since"
     for name,(before,values) in learn.__dict__.pop('_batch_hypers', {}).items():
-        if get_hyper(learn.opt, name)==values: set_hyper(learn.opt, name, before)
+        now,n = get_hyper(learn.opt, name),len(values) # groups may have been added since
+        if now[:n]==values: set_hyper(learn.opt, name, before+now[n:])
 
 # %% ../../nbs/schedule/scale.ipynb #22232a37
 class HyperScale(RefusingCallback):
@@ -56,6 +57,7 @@ class HyperScale(RefusingCallback):
         self._is_off = not is_training(self.learn)
         if self._is_off: return
         with refusing(self.learn): self.check()
+        self._n_groups = count_groups(self.learn.opt)
 
     def check(self):
         "Raise a `ValueError` if the factors don't fit the optimizer"
@@ -66,7 +68,13 @@ class HyperScale(RefusingCallback):
     def before_batch(self):
         "Put the factors on"
         if self._is_off: return
+        if count_groups(self.learn.opt)!=self._n_groups: self._take_in_groups()
         for name in self.scales: set_for_batch(self.learn, name, self.scaled(name, get_hyper(self.learn.opt, name)))
+
+    def _take_in_groups(self):
+        "A group was added in the middle of the fit: a factor for all holds for it, too, a factor for each is refused"
+        self._n_groups = count_groups(self.learn.opt)
+        self.check()
 
     def after_batch(self): restore_after_batch(self.learn)
     def on_remove(self): restore_after_batch(self.learn)

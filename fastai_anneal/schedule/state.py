@@ -71,6 +71,10 @@ def _data_of(o):
     attrs = {name: v for name,v in vars(o).items() if name not in {*skipped, *metrics} and _is_data(v)}
     return _Data(attrs, {name: _data_of(metric) for name,metric in metrics.items()})
 
+def _read_data(saved):
+    attrs,metrics = saved
+    return _Data(attrs, {name: _read_data(metric) for name,metric in metrics.items()})
+
 def _updated(old, new):
     "`new`, in the lists and dicts of `old` where there are such, since others may hold them too"
     if type(old) is type(new) is list: old[:] = new
@@ -97,6 +101,11 @@ class CallbackState(NamedTuple):
         plan = cb.plan if isinstance(cb, ScheduleCallback) else None
         state = cb.state_dict() if hasattr(type(cb), 'state_dict') else None
         return cls(type(cb).__name__, _data_of(cb), state, plan and plan.hps)
+
+    @classmethod
+    def read(cls, saved):
+        "Make one of the plain tuple that a file has"
+        return cls(saved[0], _read_data(saved[1]), *saved[2:])
 
     def give(self, cb):
         "Give `cb` what it held; an `Anneal` has got its state in `before_fit`, and all of a `HyperScale` is data"
@@ -131,7 +140,7 @@ def set_training_state(
     for p,grad in zip(learn.model.parameters(), state['grads'], strict=True):
         if grad is not None: p.grad = grad.to(p.device)
         elif p.grad is not None: p.grad.zero_()
-    for metric,data in zip(learn.metrics, state['metrics']): _set_data(metric, data)
-    for cb,saved in zip(cbs, state['cbs']): saved.give(cb)
+    for metric,data in zip(learn.metrics, state['metrics']): _set_data(metric, _read_data(data))
+    for cb,saved in zip(cbs, state['cbs']): CallbackState.read(saved).give(cb)
     learn.__dict__.update(state['learn'])
     set_random_state(learn.dls, state['rng'])

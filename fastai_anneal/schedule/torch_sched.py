@@ -6,11 +6,13 @@
 __all__ = ['TorchSched']
 
 # %% ../../nbs/schedule/torch_sched.ipynb #e9efa652
-import numbers
+import inspect,numbers
 
 from fastai.basics import *
+from fastai.callback.training import GradientAccumulation
 from torch.optim.lr_scheduler import ChainedScheduler,ReduceLROnPlateau
 from ..core.callbacks import is_validating
+from ..core.hypers import count_groups
 from ..core.monitor import check_monitor,monitor_value
 from .callback import Plan,Run,ScheduleCallback,Track,train_batches
 from .shapes import check_by
@@ -76,10 +78,37 @@ class _TorchPlan(Plan):
         "Follow what the scheduler has begun to move, like a momentum, too"
         return [self._add(name) for name in self.shadow.keys
                 if name not in self.hps and self.shadow.read(name)!=self.start[name]]
+    def track_too(self, names):
+        "Follow `names`, whatever they are now: a cycled momentum may just be where it began"
+        for name in names:
+            if name not in self.hps: self._add(name)
     def set(self, learn):
+        n_groups,n_known = count_groups(learn.opt),len(self.shadow.param_groups)
+        if n_groups!=n_known:
+            raise ValueError(f"the optimizer had {n_known} parameter groups when the fit began, and {n_groups} now: "
+                             "a scheduler of torch cannot take new ones in, a schedule such as CosineAnneal can")
         for track in self.tracks: track.set(learn, self.shadow.read(track.name))
 
 # %% ../../nbs/schedule/torch_sched.ipynb #21b9f909
+def _needed_args(step):
+    "The arguments that a scheduler's `step` cannot do without, as those of timm's"
+    return [name for name,p in inspect.signature(step).parameters.items()
+            if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+
+def _opt_steps(learn, n_batches):
+    "Steps of the optimizer in `n_batches` batches: fewer with `GradientAccumulation`, which counts items"
+    n_acc = first(cb.n_acc for cb in learn.cbs if isinstance(cb, GradientAccumulation))
+    if n_acc is None: return n_batches
+    dl,n_iter = learn.dls.train,train_batches(learn)
+    bs = getattr(dl, 'bs', None) or getattr(dl, 'batch_size', None) or 1
+    n_items = getattr(dl, 'n', None) or n_iter*bs
+    n_steps,count = 0,0
+    for i in range(n_batches):
+        count += min(bs, n_items-bs*(i%n_iter))
+        if count<n_acc: continue
+        n_steps,count = n_steps+1,0
+    return n_steps
+
 class TorchSched(ScheduleCallback):
     "Follow a scheduler of `torch.optim.lr_scheduler`, on any fastai optimizer"
     def __init__(self,
@@ -108,6 +137,10 @@ class TorchSched(ScheduleCallback):
                              "it has to be for the one it is given")
         if not callable(getattr(plan.scheduler, 'step', None)):
             raise ValueError(f"{self.sched!r} gives {type(plan.scheduler).__name__}, which is no scheduler")
+        needed = _needed_args(plan.scheduler.step)
+        if needed and self.monitor is None and (self.by!='epoch' or needed!=['epoch']):
+            raise ValueError(f"the `step` of {type(plan.scheduler).__name__} needs {', '.join(needed)}: "
+                             "by='epoch' gives it the number of the epoch, monitor= a value of the recorder")
         if self._resume is not None: self._load(plan, self._resume)
         return plan
 
@@ -125,14 +158,14 @@ class TorchSched(ScheduleCallback):
         "A step for the epoch that is over, also if it was skipped by `start_epoch`"
         super().before_epoch()
         if self.plan is None or is_validating(self.learn) or self.by!='epoch' or self.epoch==0: return
-        if self.monitor is None: self._step()
+        if self.monitor is None: self._step(*[self.epoch for _ in _needed_args(self.plan.scheduler.step)])
         elif (value := monitor_value(self.learn, self.monitor)) is not None: self._step(value)
 
     def before_train(self):
         plan = self.plan
         if plan is None: return
         if self.by=='batch' and not plan.started and not plan.is_replayed:
-            for _ in range(self.epoch*plan.run.n_iter): self._step()
+            for _ in range(_opt_steps(self.learn, self.epoch*plan.run.n_iter)): self._step()
         plan.is_replayed = True
         super().before_train()
 
@@ -142,10 +175,10 @@ class TorchSched(ScheduleCallback):
         self._is_skipped = False
 
     def state_dict(self):
-        "The state of the scheduler, and the groups that it writes into; empty when no fit is running"
-        if self.plan is None: return {}
+        "The state of the scheduler, and the groups that it writes into; between fits what was loaded for the next one"
+        if self.plan is None: return self._resume or {}
         groups = [{k:v for k,v in group.items() if k!='params'} for group in self.plan.shadow.param_groups]
-        return {'sched': self.plan.scheduler.state_dict(), 'groups': groups}
+        return {'sched': self.plan.scheduler.state_dict(), 'groups': groups, 'tracked': list(self.plan.hps)}
 
     def load_state_dict(self,
         state:dict, # From `state_dict`
@@ -159,5 +192,6 @@ class TorchSched(ScheduleCallback):
         if not state: return
         plan.scheduler.load_state_dict(state['sched'])
         for group,saved in zip(plan.shadow.param_groups, state['groups']): group.update(saved)
+        plan.track_too(state['tracked'])
         self._follow(plan)
         plan.is_replayed = True
