@@ -1073,6 +1073,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                         'fastai_anneal.lr.curve._noise': ('lr/curve.html#_noise', 'fastai_anneal/lr/curve.py'),
                                         'fastai_anneal.lr.curve._of_few': ('lr/curve.html#_of_few', 'fastai_anneal/lr/curve.py'),
                                         'fastai_anneal.lr.curve._of_reading': ('lr/curve.html#_of_reading', 'fastai_anneal/lr/curve.py'),
+                                        'fastai_anneal.lr.curve._too_few': ('lr/curve.html#_too_few', 'fastai_anneal/lr/curve.py'),
                                         'fastai_anneal.lr.curve._unclear': ('lr/curve.html#_unclear', 'fastai_anneal/lr/curve.py'),
                                         'fastai_anneal.lr.curve._without_spikes': ( 'lr/curve.html#_without_spikes',
                                                                                     'fastai_anneal/lr/curve.py'),

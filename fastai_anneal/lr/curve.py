@@ -171,9 +171,13 @@ def usable_points(
     is_usable = np.isfinite(losses) & (lrs>0)
     return lrs[is_usable],losses[is_usable]
 
+def _too_few(values):
+    if not len(values): return 'the sweep has no usable point: no suggestion'
+    return f"{len(values)} usable point{'s are' if len(values)>1 else ' is'} too few for a suggestion"
+
 def _of_few(lrs, horizon):
     "The suggestion of a handful of points"
-    if len(lrs)<3: return Suggestion(math.nan, [f'{len(lrs)} usable points are too few for a suggestion'])
+    if len(lrs)<3: return Suggestion(math.nan, [_too_few(lrs)])
     message = f'only {len(lrs)} usable points: the suggestion is {_FEW_EDGE} times below the last of them'
     return Suggestion(float(lrs[-1]/_FEW_EDGE*min(horizon, _FEW_EDGE/2)), [message])
 
@@ -216,7 +220,7 @@ def suggest_edge(
     values,losses = np.asarray(values, float),np.asarray(losses, float)
     is_usable = np.isfinite(losses)
     values,losses = values[is_usable],losses[is_usable]
-    if len(values)<_FEW: return Suggestion(math.nan, [f'{len(values)} usable points are too few for a suggestion'])
+    if len(values)<_FEW: return Suggestion(math.nan, [_too_few(values)])
     smooth,noise = smooth_curve(losses, 3.),_noise(losses)
     i = int(smooth.argmin())
     gained = np.median(losses[:max(5, len(losses)//10)])-smooth[i]

@@ -93,6 +93,8 @@ def _verdict(sweep, warnings):
 
 def _found_lr(learn, sweeps, closers, n_it):
     "The result of `sweeps`, some of which were followed by a second, finer one"
+    made = [i for i,sweep in enumerate(sweeps) if len(sweep.losses)] or [0]
+    sweeps,closers = [sweeps[i] for i in made],[closers[i] for i in made]
     kind,first = optimizer_kind(learn.opt),sweeps[0]
     factor = _momentum_factor(learn, kind)
     picks = [suggest(*_points(sweep), n_it, kind, closer) for sweep,closer in zip(sweeps, closers)]
@@ -110,7 +112,8 @@ def _info(reading, factor, closer, lrs):
     info = asdict(reading) if reading else {}
     if factor!=1: info['momentum'] = factor
     if closer: info['closer'] = dict(zip(('lrs','losses'), closer))
-    if len(lrs)>1: info.update(repeats=lrs, spread=float(np.nanmax(lrs)/np.nanmin(lrs)))
+    if len(lrs)>1: info['repeats'] = lrs
+    if len(lrs)>1 and np.isfinite(lrs).any(): info['spread'] = float(np.nanmax(lrs)/np.nanmin(lrs))
     return info
 
 # %% ../../nbs/lr/finder.ipynb #9acd2bfb

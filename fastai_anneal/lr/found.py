@@ -43,6 +43,7 @@ def suggestion_of(
     found # `FoundHP`
 )->tuple: # (value, message); the value is NaN where `func` failed, and the message `None` where it did not
     "What `func` suggests for the curve of `found`"
+    if not np.isfinite(found.losses).any(): return math.nan,None
     try:
         res = func(*_as_fastai(found), found.num_it)
         return float(res[0] if isinstance(res, tuple) else res),None
@@ -85,7 +86,8 @@ class FoundHP(Suggestions):
     ):
         self.hyper,self.num_it = hyper,num_it
         self.stop_reason,self.warnings = stop_reason,list(warnings)
-        self.values,self.losses = np.asarray(values, float).reshape(len(losses), -1),np.asarray(losses, float)
+        self.losses = np.asarray(losses, float)
+        self.values = np.asarray(values, float).reshape(len(losses), -1 if len(losses) else 1)
         self.skipped = np.zeros(len(losses), bool) if skipped is None else np.asarray(skipped, bool)
         self.suggestion,self.asked,self.info = float(suggestion),dict(asked or {}),dict(info or {})
         self._learn = None if learn is None else weakref.ref(learn)
@@ -99,7 +101,7 @@ class FoundHP(Suggestions):
     @property
     def lrs(self)->np.ndarray:
         "The values of the last parameter group, one per step"
-        return self.values[:,-1] if len(self.values) else np.array([])
+        return self.values[:,-1]
 
     @property
     def group_lrs(self)->list:

@@ -83,6 +83,23 @@ def test_cancels_by_callbacks(cancel):
     assert len(found.losses)==12
     assert_same(before, fingerprint(learn, attributes=True))
 
+@pytest.mark.parametrize('event,nth', [('before_fit',None), ('before_batch',None), ('after_loss',None), ('before_fit',1), ('before_batch',40)])
+@pytest.mark.parametrize('search', ['lr_find','repeats','refine','hp_find'])
+def test_cancelled_before_its_first_point(event, nth, search):
+    def stop(learn): raise CancelFitException()
+    learn = a_learner(cbs=On(event, stop, nth=nth))
+    before = fingerprint(learn, attributes=True)
+    if search=='hp_find': found = learn.hp_find('wd', 1e-5, 1, num_it=30, show_plot=True)
+    else: found = find(learn, show_plot=True, **dict(repeats=dict(repeats=2), refine=dict(refine=4, n_it=20)).get(search, {}))
+    assert_same(before, fingerprint(learn, attributes=True))
+    assert type(found).from_json(found.to_json())==found and len(found.to_df())==len(found.losses)
+    assert math.isclose(found.group_lrs[-1], found.value) or math.isnan(found.value)
+    if nth: return
+    assert math.isnan(found.value) and len(found.losses)==0 and 'cancelled' in found.stop_reason
+    assert found.warnings==['the sweep has no usable point: no suggestion']
+    assert 'no usable point' in repr(found) and 'no usable point' in found._repr_markdown_()
+    with pytest.raises(ValueError, match='no usable point'): found.apply()
+
 def test_an_optimizer_that_never_steps_is_an_error():
     def skip(learn): raise CancelBatchException()
     with pytest.raises(ValueError, match='does not step'): find(a_learner(cbs=On('before_batch', skip)))
