@@ -172,7 +172,7 @@ def usable_points(
     return lrs[is_usable],losses[is_usable]
 
 def _too_few(values):
-    if not len(values): return 'the sweep has no usable point: no suggestion'
+    if not len(values): return 'the sweep has no usable points: no suggestion'
     return f"{len(values)} usable point{'s are' if len(values)>1 else ' is'} too few for a suggestion"
 
 def _of_few(lrs, horizon):

@@ -11,6 +11,7 @@ from dataclasses import asdict
 
 import numpy as np
 from fastai.basics import *
+from fastai.callback.mixup import MixHandler
 from fastai.callback.schedule import SuggestionMethod
 
 from ..core.callbacks import is_spectator
@@ -26,12 +27,30 @@ from .probe import ProbePlan,probe
 from .sweep import Cycle,HPFinder,LRFinder
 
 # %% ../../nbs/lr/finder.ipynb #50061728
+def _check_may_train(learn, what):
+    if torch.is_inference_mode_enabled():
+        raise RuntimeError(f"{what} trains, which torch.inference_mode forbids: call it outside of that")
+    if hasattr(learn, 'lr_finder'):
+        raise RuntimeError(f"{what} inside of a sweep: a callback that calls it must not where learn has `lr_finder`")
+
+def _leave_mixup(learn, cb):
+    "Give a learner that is inside of an epoch of MixUp its own loss, as outside"
+    if isinstance(cb, MixHandler) and learn.loss_func==cb.lf: learn.loss_func = cb.old_lf
+
+def _graph_kept(learn):
+    "Let the graph of a batch that waits for its backward pass believe in the weights, which come back as they were"
+    tensors = [*learn.model.parameters(), *learn.model.buffers()]
+    tensors = [t for t in tensors if not (t.is_inference() or nn.parameter.is_lazy(t))]
+    return torch.autograd._unsafe_preserve_version_counter(tuple(tensors))
+
 class _Sweeper:
     "Trains `learn`, inside of `preserved`, as often as asked, each time from the same state"
     def __init__(self, learn, snapshot, seed):
         self.learn,self.snapshot,self.seed = learn,snapshot,seed
         self.opt,self.n_runs = learn.opt,0
         self.bar = hasattr(learn, 'progress') and learn.create_mbar and not rank()
+        torch.set_grad_enabled(True) # a fit that is validating has switched it off
+        for cb in learn.cbs: _leave_mixup(learn, cb)
 
     def __call__(self, finder, seed=None):
         "Let `finder` run; the first one sees the data that a fit would see, unless there is a seed"
@@ -91,10 +110,14 @@ def _verdict(sweep, warnings):
     advice = 'the suggestion may be too low' if is_clear else 'it takes no notice of the rate: no suggestion'
     return [f'the loss did not rise in the range: {advice}'],is_clear
 
+def _with_points(sweeps, closers):
+    "Those that were not cancelled before their first point, or else the first one"
+    made = [i for i,sweep in enumerate(sweeps) if len(sweep.losses)] or [0]
+    return [sweeps[i] for i in made],[closers[i] for i in made]
+
 def _found_lr(learn, sweeps, closers, n_it):
     "The result of `sweeps`, some of which were followed by a second, finer one"
-    made = [i for i,sweep in enumerate(sweeps) if len(sweep.losses)] or [0]
-    sweeps,closers = [sweeps[i] for i in made],[closers[i] for i in made]
+    sweeps,closers = _with_points(sweeps, closers)
     kind,first = optimizer_kind(learn.opt),sweeps[0]
     factor = _momentum_factor(learn, kind)
     picks = [suggest(*_points(sweep), n_it, kind, closer) for sweep,closer in zip(sweeps, closers)]
@@ -178,13 +201,15 @@ def lr_find(self:Learner,
     _check_count('repeats', repeats, 1)
     _check_count('refine', refine or 0, 0)
     n_it = fit_steps(self, n_epoch, n_it)
-    with preserved(self, device=device) as snapshot:
+    _check_may_train(self, 'lr_find')
+    with _graph_kept(self), preserved(self, device=device) as snapshot:
         sweeper = _Sweeper(self, snapshot, seed)
         options = dict(widen=widen, ratios=_ratios_of(self, ratios), bar=sweeper.bar, guarded=True)
         sweeps = [sweeper(LRFinder(start_lr, end_lr, num_it, stop_div, mode, **options)) for _ in range(repeats)]
         found = _found_lr(self, sweeps, [_closer(sweeper, sweep) for sweep in sweeps], n_it)
         n_probes = _default_probes if refine in (True,1) else refine
         if n_probes and math.isfinite(found.lr): _refine(sweeper, found, n_probes)
+    found.warnings += list(dict.fromkeys(snapshot.warnings))
     return _finished(found, suggest_funcs, show_plot)
 
 # %% ../../nbs/lr/finder.ipynb #6b9b2c3b
@@ -203,12 +228,14 @@ def hp_find(self:Learner,
     device=None # Hold the copy of model and optimizer there, say `'cpu'`
 )->FoundHP:
     "Find the largest value of a hyperparameter before the loss rises, and leave the learner as it was"
-    with preserved(self, device=device) as snapshot:
+    _check_may_train(self, 'hp_find')
+    with _graph_kept(self), preserved(self, device=device) as snapshot:
         if lr is not None: self.lr = lr
         sweeper = _Sweeper(self, snapshot, seed)
         options = dict(setter=setter, bar=sweeper.bar, guarded=True)
         sweep = sweeper(HPFinder(hyper, start, stop, num_it, stop_div, mode, **options))
     edge = suggest_edge(*_points(sweep))
     found = FoundHP(hyper, sweep.values, sweep.losses, sweep.skipped, edge.value, num_it=num_it,
-                    stop_reason=sweep.stop_reason, warnings=sweep.warnings+edge.warnings, learn=self)
+                    stop_reason=sweep.stop_reason, learn=self,
+                    warnings=[*sweep.warnings, *edge.warnings, *dict.fromkeys(snapshot.warnings)])
     return _finished(found, None, show_plot)

@@ -96,7 +96,7 @@ def test_cancelled_before_its_first_point(event, nth, search):
     assert math.isclose(found.group_lrs[-1], found.value) or math.isnan(found.value)
     if nth: return
     assert math.isnan(found.value) and len(found.losses)==0 and 'cancelled' in found.stop_reason
-    assert found.warnings==['the sweep has no usable point: no suggestion']
+    assert found.warnings==['the sweep has no usable points: no suggestion']
     assert 'no usable point' in repr(found) and 'no usable point' in found._repr_markdown_()
     with pytest.raises(ValueError, match='no usable point'): found.apply()
 
@@ -125,6 +125,80 @@ def test_trackers_go_on_as_if_nothing_happened(tmp_path):
             if i and seed==1: find(learn)
         states.append((fingerprint(learn), learn.save_model.best, learn.early_stopping.wait))
     assert_same(*states)
+
+class Counting(Callback):
+    "Holds what nobody can turn back"
+    def __init__(self): self.numbers = iter(range(10**6))
+    def before_batch(self): next(self.numbers)
+
+def test_what_cannot_be_turned_back_is_a_warning():
+    learn = a_learner(cbs=Counting())
+    for found in (find(learn), learn.hp_find('wd', 1e-5, 1, num_it=12, show_plot=False)):
+        assert sum('cannot be turned back' in warning for warning in found.warnings)==1
+    assert not any('turned back' in warning for warning in find(a_learner()).warnings)
+
+# ---- in the middle of a fit ---------------------------------------------------------------------
+MIDDLE = '''before_fit before_epoch before_train before_batch after_pred after_loss before_backward after_backward before_step
+            after_step after_batch after_train before_validate after_validate after_epoch after_fit'''.split()
+AROUND = dict(none=list, mixup=lambda: [MixUp(.4), GradientClip(.1)], bf16=lambda: [MixedPrecision(amp_mode='bf16')])
+
+@pytest.mark.parametrize('event', MIDDLE)
+@pytest.mark.parametrize('opt,around', [('adam','none'), ('torch_sgd','none'), ('adam','mixup'), ('torch_sgd','bf16')])
+def test_in_any_event_of_a_fit(event, opt, around):
+    states = []
+    for search in (find, noop):
+        found,nth = [],1 if event in ('before_fit','before_epoch','after_fit') else 2
+        def do(learn):
+            if not hasattr(learn, 'lr_finder'): found.append(search(learn, num_it=12) if search is find else None)
+        learn = a_learner(opt=opt, cbs=AROUND[around]())
+        learn.loss_func = CrossEntropyLossFlat()
+        learn.add_cb(On(event, do, nth=nth, order=200))
+        set_seed(3)
+        learn.fit(2)
+        states.append((fingerprint(learn), learn.recorder.values))
+        assert len(found)==1 and (search is noop or len(found[0].losses)>=5)
+    assert_same(*states)
+
+def test_under_no_grad_and_inference_mode():
+    learn = a_learner()
+    with torch.no_grad():
+        assert len(find(learn).losses)>=10 and not torch.is_grad_enabled()
+    before = fingerprint(learn, attributes=True)
+    for search in (find, lambda learn: learn.hp_find('wd', 1e-5, 1)):
+        with pytest.raises(RuntimeError, match='inference_mode'), torch.inference_mode(): search(learn)
+    assert_same(before, fingerprint(learn, attributes=True))
+
+def test_a_sweep_inside_of_a_sweep_is_an_error():
+    learn = a_learner()
+    learn.add_cb(On('after_batch', find))
+    before = fingerprint(learn, attributes=True)
+    with pytest.raises(RuntimeError, match='inside of a sweep'): find(learn)
+    assert_same(before, fingerprint(learn, attributes=True))
+
+# ---- what the divergence raises -----------------------------------------------------------------
+def bce(pred, y): return F.binary_cross_entropy(pred[:,0].exp()/pred.exp().sum(1), (y==0).float())
+def solved(pred, y):
+    if not pred.isfinite().all() or pred.abs().max()>1e3: raise torch.linalg.LinAlgError('the matrix is singular')
+    return F.cross_entropy(pred, y)
+def checked(pred, y):
+    loss = F.cross_entropy(pred, y)
+    if loss>1e4: raise ValueError('too much')
+    return loss
+@pytest.mark.parametrize('loss_func', [bce, solved, checked])
+@pytest.mark.parametrize('options', [{}, dict(repeats=2), dict(refine=4, n_it=20)])
+def test_what_the_divergence_raises_ends_the_sweep(loss_func, options):
+    learn = a_learner(opt='sgd')
+    learn.loss_func = loss_func
+    before = fingerprint(learn, attributes=True)
+    found = find(learn, num_it=60, stop_div=False, end_lr=1e6, **options)
+    assert_same(before, fingerprint(learn, attributes=True))
+    assert 20<len(found.losses)<60 and 'Error at lr' in found.stop_reason and found.lr<10
+
+@pytest.mark.parametrize('error', [RuntimeError('out of memory'), KeyError('x'), ValueError('nan')])
+def test_a_bug_is_raised(error):
+    def fail(learn): raise error
+    for nth in (1,) if 'nan' in str(error) else (1,12):
+        with pytest.raises(type(error)): find(a_learner(cbs=On('after_pred', fail, nth=nth)))
 
 # ---- what trains takes part ---------------------------------------------------------------------
 def test_callbacks_that_train_take_part():
