@@ -19,7 +19,7 @@ from ..core.generators import reseed_loaders
 from ..core.hypers import get_hyper
 from ..core.ranks import rank
 from ..core.undo import preserved
-from .curve import read_curve,suggest,suggest_edge,usable_points
+from .curve import Suggestion,read_curve,suggest,suggest_edge,usable_points
 from .found import FoundHP,FoundLR,suggestion_of
 from .horizon import func_name,optimizer_kind,fit_steps
 from .judge import Judge
@@ -99,16 +99,33 @@ def _closer(sweeper, sweep):
     start = np.maximum(end/300, sweep.values[0])
     return _points(sweeper(LRFinder(start, end*2, sweep.num_it, bar=sweeper.bar, guarded=True)))
 
+_same = 1e-6 # Losses that differ by so little, as a share, are the same
+
 def _median(lrs):
     lrs = np.array(lrs)
     return float(np.exp(np.nanmedian(np.log(lrs)))) if np.isfinite(lrs).any() else math.nan
 
-def _verdict(sweep, warnings):
-    "A warning about a loss that did not rise, and whether there is a suggestion nevertheless"
-    if not sweep.stop_reason.startswith('finished') or sweep.divergence.has_risen: return [],True
-    is_clear = not any('fell by only' in warning for warning in warnings)
-    advice = 'the suggestion may be too low' if is_clear else 'it takes no notice of the rate: no suggestion'
-    return [f'the loss did not rise in the range: {advice}'],is_clear
+def _no_edge(sweep):
+    "Why there is no suggestion if nothing but the end of `sweep` could say one"
+    if sweep.stop_reason.startswith('cancelled'): return 'cancelled before the loss had clearly fallen: no suggestion'
+    losses = np.array(sweep.divergence.losses)
+    is_constant = np.ptp(losses)<=_same*np.abs(losses).max()
+    is_late = sweep.stop_reason.startswith('finished') or sweep.n_steps>sweep.num_it
+    if is_constant or is_late and not sweep.divergence.has_risen:
+        return 'the loss did not rise in the range, nor clearly fall: it takes no notice of the rate, no suggestion'
+
+def _picked(sweep, closer, n_it, kind):
+    "What `sweep`, and the finer one after it, suggest; the one reason if it is nothing"
+    pick = suggest(*_points(sweep), n_it, kind, closer)
+    if math.isnan(pick.value): return pick
+    reason = None if pick.reading.is_clear else _no_edge(sweep)
+    if reason: return Suggestion(math.nan, [reason], pick.reading)
+    if closer: pick.warnings.insert(0, 'no clear descent: swept the last decades once more, with finer steps')
+    at = 1 if closer else 0
+    pick.warnings[at:at] = sweep.warnings
+    if sweep.stop_reason.startswith('finished') and not sweep.divergence.has_risen:
+        pick.warnings.append('the loss did not rise in the range: the suggestion may be too low')
+    return pick
 
 def _with_points(sweeps, closers):
     "Those that were not cancelled before their first point, or else the first one"
@@ -120,14 +137,12 @@ def _found_lr(learn, sweeps, closers, n_it):
     sweeps,closers = _with_points(sweeps, closers)
     kind,first = optimizer_kind(learn.opt),sweeps[0]
     factor = _momentum_factor(learn, kind)
-    picks = [suggest(*_points(sweep), n_it, kind, closer) for sweep,closer in zip(sweeps, closers)]
+    picks = [_picked(sweep, closer, n_it, kind) for sweep,closer in zip(sweeps, closers)]
     lrs = [pick.value*factor for pick in picks]
-    warnings = ['no clear descent: swept the last decades once more, with finer steps'] if any(closers) else []
-    for sweep,pick in zip(sweeps, picks): warnings += sweep.warnings+pick.warnings
-    flat,has_suggestion = _verdict(first, warnings)
+    warnings = dict.fromkeys(warning for pick in picks for warning in pick.warnings)
     info = dict(kind=kind, n_it=n_it, **_info(picks[0].reading, factor, closers[0], lrs))
-    return FoundLR('lr', first.values, first.losses, first.skipped, _median(lrs) if has_suggestion else math.nan,
-                   num_it=first.num_it, stop_reason=first.stop_reason, warnings=list(dict.fromkeys(warnings+flat)),
+    return FoundLR('lr', first.values, first.losses, first.skipped, _median(lrs),
+                   num_it=first.num_it, stop_reason=first.stop_reason, warnings=warnings,
                    info=info, learn=learn)
 
 def _info(reading, factor, closer, lrs):
