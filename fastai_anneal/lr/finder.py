@@ -111,7 +111,8 @@ def _no_edge(sweep):
     losses = np.array(sweep.divergence.losses)
     is_constant = np.ptp(losses)<=_same*np.abs(losses).max()
     is_late = sweep.stop_reason.startswith('finished') or sweep.n_steps>sweep.num_it
-    if is_constant or is_late and not sweep.divergence.has_risen:
+    has_left = sweep.divergence.has_risen and losses[-5:].mean()>sweep.divergence.highest
+    if is_constant or is_late and not has_left:
         return 'the loss did not rise in the range, nor clearly fall: it takes no notice of the rate, no suggestion'
 
 def _picked(sweep, closer, n_it, kind):
@@ -215,7 +216,7 @@ def lr_find(self:Learner,
     "Find a learning rate, and leave the learner as it was, to the last bit"
     _check_count('repeats', repeats, 1)
     _check_count('refine', refine or 0, 0)
-    n_it = fit_steps(self, n_epoch, n_it)
+    is_told,n_it = n_it is not None or n_epoch is not None,fit_steps(self, n_epoch, n_it)
     _check_may_train(self, 'lr_find')
     with _graph_kept(self), preserved(self, device=device) as snapshot:
         sweeper = _Sweeper(self, snapshot, seed)
@@ -224,6 +225,7 @@ def lr_find(self:Learner,
         found = _found_lr(self, sweeps, [_closer(sweeper, sweep) for sweep in sweeps], n_it)
         n_probes = _default_probes if refine in (True,1) else refine
         if n_probes and math.isfinite(found.lr): _refine(sweeper, found, n_probes)
+    if not is_told: found.info['assumed'] = f'{n_it} steps'
     found.warnings += list(dict.fromkeys(snapshot.warnings))
     return _finished(found, suggest_funcs, show_plot)
 
