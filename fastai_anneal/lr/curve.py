@@ -160,7 +160,9 @@ class Suggestion:
 _SWEEP_FACTOR = dict(adaptive=.07, trust=.035, sgd=.125) # Suggestion as a share of the ascent, for `DEFAULT_STEPS`
 _GAP,_PULL = 3.5,.4 # Usual log(ascent/descent), and the power of what it is more or less
 _EDGE = 4.5 # From the ascent to where a sweep diverges
-_FEW,_FEW_EDGE = 8,16 # Below so many points only their end counts, and the suggestion is so far below that
+_FEW,_FEW_UNCLEAR = 8,16 # So few points say nothing; so few say nothing unless they clearly fall
+_PLATEAU = 1e4 # Ascent over descent: 30 is usual; Rprop and Adafactor, which find their own rate, have 3e4 and more
+_NO_FLOOR = 1000 # A loss that falls so far below zero, in units of its start or of one, has no minimum
 
 def usable_points(
     lrs, # Learning rates of a sweep
@@ -171,11 +173,20 @@ def usable_points(
     is_usable = np.isfinite(losses) & (lrs>0)
     return lrs[is_usable],losses[is_usable]
 
-def _of_few(lrs, horizon):
-    "The suggestion of a handful of points"
-    if len(lrs)<3: return Suggestion(math.nan, [f'{len(lrs)} usable points are too few for a suggestion'])
-    message = f'only {len(lrs)} usable points: the suggestion is {_FEW_EDGE} times below the last of them'
-    return Suggestion(float(lrs[-1]/_FEW_EDGE*min(horizon, _FEW_EDGE/2)), [message])
+def _too_few(values):
+    if not len(values): return 'the sweep has no usable points: no suggestion'
+    return f"{len(values)} usable point{'s are' if len(values)>1 else ' is'} too few for a suggestion"
+
+def _no_answer(losses, reading):
+    "Why `losses` have no best rate, if they have none"
+    start,lowest = losses[:max(5, len(losses)//10)],losses.min()
+    if len(losses)<_FEW_UNCLEAR and not reading.is_clear:
+        return f'{len(losses)} usable points without a clear descent are too few for a suggestion'
+    if -lowest>_NO_FLOOR*max(1, np.abs(start).max()):
+        return f'the loss fell from {start[0]:.3g} to {lowest:.3g}: without a minimum no rate is best, no suggestion'
+    if reading.is_clear and reading.ascent>_PLATEAU*reading.descent:
+        return (f'the loss fell at lr {reading.descent:.2g} and stayed low up to lr {reading.ascent:.2g}: '
+                'it takes little notice of the rate, no suggestion')
 
 def _of_reading(reading, end, factor, horizon):
     "The rate that `reading` suggests if the sweep diverged at `end`"
@@ -194,12 +205,14 @@ def suggest(
     "The peak learning rate for a `fit_one_cycle` of `n_it` steps"
     lrs,losses = usable_points(lrs, losses)
     horizon = horizon_factor(DEFAULT_STEPS, max(n_it, 16), SWEEP_POWER[kind])
-    if len(lrs)<_FEW: return _of_few(lrs, horizon)
+    if len(lrs)<_FEW: return Suggestion(math.nan, [_too_few(lrs)])
     reading = read_curve(lrs, losses)
     end,warnings = reading.end,[]
     if closer is not None:
         points = usable_points(*closer)
         if len(points[0])>=_FEW: reading = read_curve(*points)
+    reason = _no_answer(losses, reading)
+    if reason: return Suggestion(math.nan, [reason], reading)
     if not reading.is_clear: warnings.append(_unclear(reading))
     return Suggestion(_of_reading(reading, end, _SWEEP_FACTOR[kind], horizon), warnings, reading)
 
@@ -216,7 +229,7 @@ def suggest_edge(
     values,losses = np.asarray(values, float),np.asarray(losses, float)
     is_usable = np.isfinite(losses)
     values,losses = values[is_usable],losses[is_usable]
-    if len(values)<_FEW: return Suggestion(math.nan, [f'{len(values)} usable points are too few for a suggestion'])
+    if len(values)<_FEW: return Suggestion(math.nan, [_too_few(values)])
     smooth,noise = smooth_curve(losses, 3.),_noise(losses)
     i = int(smooth.argmin())
     gained = np.median(losses[:max(5, len(losses)//10)])-smooth[i]

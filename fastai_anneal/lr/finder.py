@@ -11,6 +11,7 @@ from dataclasses import asdict
 
 import numpy as np
 from fastai.basics import *
+from fastai.callback.mixup import MixHandler
 from fastai.callback.schedule import SuggestionMethod
 
 from ..core.callbacks import is_spectator
@@ -18,7 +19,7 @@ from ..core.generators import reseed_loaders
 from ..core.hypers import get_hyper
 from ..core.ranks import rank
 from ..core.undo import preserved
-from .curve import read_curve,suggest,suggest_edge,usable_points
+from .curve import Suggestion,read_curve,suggest,suggest_edge,usable_points
 from .found import FoundHP,FoundLR,suggestion_of
 from .horizon import func_name,optimizer_kind,fit_steps
 from .judge import Judge
@@ -26,12 +27,30 @@ from .probe import ProbePlan,probe
 from .sweep import Cycle,HPFinder,LRFinder
 
 # %% ../../nbs/lr/finder.ipynb #50061728
+def _check_may_train(learn, what):
+    if torch.is_inference_mode_enabled():
+        raise RuntimeError(f"{what} trains, which torch.inference_mode forbids: call it outside of that")
+    if hasattr(learn, 'lr_finder'):
+        raise RuntimeError(f"{what} inside of a sweep: a callback that calls it must not where learn has `lr_finder`")
+
+def _leave_mixup(learn, cb):
+    "Give a learner that is inside of an epoch of MixUp its own loss, as outside"
+    if isinstance(cb, MixHandler) and learn.loss_func==cb.lf: learn.loss_func = cb.old_lf
+
+def _graph_kept(learn):
+    "Let the graph of a batch that waits for its backward pass believe in the weights, which come back as they were"
+    tensors = [*learn.model.parameters(), *learn.model.buffers()]
+    tensors = [t for t in tensors if not (t.is_inference() or nn.parameter.is_lazy(t))]
+    return torch.autograd._unsafe_preserve_version_counter(tuple(tensors))
+
 class _Sweeper:
     "Trains `learn`, inside of `preserved`, as often as asked, each time from the same state"
     def __init__(self, learn, snapshot, seed):
         self.learn,self.snapshot,self.seed = learn,snapshot,seed
         self.opt,self.n_runs = learn.opt,0
         self.bar = hasattr(learn, 'progress') and learn.create_mbar and not rank()
+        torch.set_grad_enabled(True) # a fit that is validating has switched it off
+        for cb in learn.cbs: _leave_mixup(learn, cb)
 
     def __call__(self, finder, seed=None):
         "Let `finder` run; the first one sees the data that a fit would see, unless there is a seed"
@@ -80,29 +99,51 @@ def _closer(sweeper, sweep):
     start = np.maximum(end/300, sweep.values[0])
     return _points(sweeper(LRFinder(start, end*2, sweep.num_it, bar=sweeper.bar, guarded=True)))
 
+_same = 1e-6 # Losses that differ by so little, as a share, are the same
+
 def _median(lrs):
     lrs = np.array(lrs)
     return float(np.exp(np.nanmedian(np.log(lrs)))) if np.isfinite(lrs).any() else math.nan
 
-def _verdict(sweep, warnings):
-    "A warning about a loss that did not rise, and whether there is a suggestion nevertheless"
-    if not sweep.stop_reason.startswith('finished') or sweep.divergence.has_risen: return [],True
-    is_clear = not any('fell by only' in warning for warning in warnings)
-    advice = 'the suggestion may be too low' if is_clear else 'it takes no notice of the rate: no suggestion'
-    return [f'the loss did not rise in the range: {advice}'],is_clear
+def _no_edge(sweep):
+    "Why there is no suggestion if nothing but the end of `sweep` could say one"
+    if sweep.stop_reason.startswith('cancelled'): return 'cancelled before the loss had clearly fallen: no suggestion'
+    losses = np.array(sweep.divergence.losses)
+    is_constant = np.ptp(losses)<=_same*np.abs(losses).max()
+    is_late = sweep.stop_reason.startswith('finished') or sweep.n_steps>sweep.num_it
+    has_left = sweep.divergence.has_risen and losses[-5:].mean()>sweep.divergence.highest
+    if is_constant or is_late and not has_left:
+        return 'the loss did not rise in the range, nor clearly fall: it takes no notice of the rate, no suggestion'
+
+def _picked(sweep, closer, n_it, kind):
+    "What `sweep`, and the finer one after it, suggest; the one reason if it is nothing"
+    pick = suggest(*_points(sweep), n_it, kind, closer)
+    if math.isnan(pick.value): return pick
+    reason = None if pick.reading.is_clear else _no_edge(sweep)
+    if reason: return Suggestion(math.nan, [reason], pick.reading)
+    if closer: pick.warnings.insert(0, 'no clear descent: swept the last decades once more, with finer steps')
+    at = 1 if closer else 0
+    pick.warnings[at:at] = sweep.warnings
+    if sweep.stop_reason.startswith('finished') and not sweep.divergence.has_risen:
+        pick.warnings.append('the loss did not rise in the range: the suggestion may be too low')
+    return pick
+
+def _with_points(sweeps, closers):
+    "Those that were not cancelled before their first point, or else the first one"
+    made = [i for i,sweep in enumerate(sweeps) if len(sweep.losses)] or [0]
+    return [sweeps[i] for i in made],[closers[i] for i in made]
 
 def _found_lr(learn, sweeps, closers, n_it):
     "The result of `sweeps`, some of which were followed by a second, finer one"
+    sweeps,closers = _with_points(sweeps, closers)
     kind,first = optimizer_kind(learn.opt),sweeps[0]
     factor = _momentum_factor(learn, kind)
-    picks = [suggest(*_points(sweep), n_it, kind, closer) for sweep,closer in zip(sweeps, closers)]
+    picks = [_picked(sweep, closer, n_it, kind) for sweep,closer in zip(sweeps, closers)]
     lrs = [pick.value*factor for pick in picks]
-    warnings = ['no clear descent: swept the last decades once more, with finer steps'] if any(closers) else []
-    for sweep,pick in zip(sweeps, picks): warnings += sweep.warnings+pick.warnings
-    flat,has_suggestion = _verdict(first, warnings)
+    warnings = dict.fromkeys(warning for pick in picks for warning in pick.warnings)
     info = dict(kind=kind, n_it=n_it, **_info(picks[0].reading, factor, closers[0], lrs))
-    return FoundLR('lr', first.values, first.losses, first.skipped, _median(lrs) if has_suggestion else math.nan,
-                   num_it=first.num_it, stop_reason=first.stop_reason, warnings=list(dict.fromkeys(warnings+flat)),
+    return FoundLR('lr', first.values, first.losses, first.skipped, _median(lrs),
+                   num_it=first.num_it, stop_reason=first.stop_reason, warnings=warnings,
                    info=info, learn=learn)
 
 def _info(reading, factor, closer, lrs):
@@ -110,7 +151,8 @@ def _info(reading, factor, closer, lrs):
     info = asdict(reading) if reading else {}
     if factor!=1: info['momentum'] = factor
     if closer: info['closer'] = dict(zip(('lrs','losses'), closer))
-    if len(lrs)>1: info.update(repeats=lrs, spread=float(np.nanmax(lrs)/np.nanmin(lrs)))
+    if len(lrs)>1: info['repeats'] = lrs
+    if len(lrs)>1 and np.isfinite(lrs).any(): info['spread'] = float(np.nanmax(lrs)/np.nanmin(lrs))
     return info
 
 # %% ../../nbs/lr/finder.ipynb #9acd2bfb
@@ -174,14 +216,17 @@ def lr_find(self:Learner,
     "Find a learning rate, and leave the learner as it was, to the last bit"
     _check_count('repeats', repeats, 1)
     _check_count('refine', refine or 0, 0)
-    n_it = fit_steps(self, n_epoch, n_it)
-    with preserved(self, device=device) as snapshot:
+    is_told,n_it = n_it is not None or n_epoch is not None,fit_steps(self, n_epoch, n_it)
+    _check_may_train(self, 'lr_find')
+    with _graph_kept(self), preserved(self, device=device) as snapshot:
         sweeper = _Sweeper(self, snapshot, seed)
         options = dict(widen=widen, ratios=_ratios_of(self, ratios), bar=sweeper.bar, guarded=True)
         sweeps = [sweeper(LRFinder(start_lr, end_lr, num_it, stop_div, mode, **options)) for _ in range(repeats)]
         found = _found_lr(self, sweeps, [_closer(sweeper, sweep) for sweep in sweeps], n_it)
         n_probes = _default_probes if refine in (True,1) else refine
         if n_probes and math.isfinite(found.lr): _refine(sweeper, found, n_probes)
+    if not is_told: found.info['assumed'] = f'{n_it} steps'
+    found.warnings += list(dict.fromkeys(snapshot.warnings))
     return _finished(found, suggest_funcs, show_plot)
 
 # %% ../../nbs/lr/finder.ipynb #6b9b2c3b
@@ -200,12 +245,14 @@ def hp_find(self:Learner,
     device=None # Hold the copy of model and optimizer there, say `'cpu'`
 )->FoundHP:
     "Find the largest value of a hyperparameter before the loss rises, and leave the learner as it was"
-    with preserved(self, device=device) as snapshot:
+    _check_may_train(self, 'hp_find')
+    with _graph_kept(self), preserved(self, device=device) as snapshot:
         if lr is not None: self.lr = lr
         sweeper = _Sweeper(self, snapshot, seed)
         options = dict(setter=setter, bar=sweeper.bar, guarded=True)
         sweep = sweeper(HPFinder(hyper, start, stop, num_it, stop_div, mode, **options))
     edge = suggest_edge(*_points(sweep))
     found = FoundHP(hyper, sweep.values, sweep.losses, sweep.skipped, edge.value, num_it=num_it,
-                    stop_reason=sweep.stop_reason, warnings=sweep.warnings+edge.warnings, learn=self)
+                    stop_reason=sweep.stop_reason, learn=self,
+                    warnings=[*sweep.warnings, *edge.warnings, *dict.fromkeys(snapshot.warnings)])
     return _finished(found, None, show_plot)

@@ -6,7 +6,7 @@
 __all__ = ['mean_of', 'HPFinder', 'LRFinder', 'Cycle']
 
 # %% ../../nbs/lr/sweep.ipynb #e80f5e1d
-import math,numbers
+import math,numbers,re
 from types import MethodType
 
 import numpy as np
@@ -14,6 +14,7 @@ from fastai.basics import *
 from fastai.callback.core import *
 from fastprogress.fastprogress import progress_bar
 
+from ..core.callbacks import CANCELS
 from ..core.generators import rng_state,set_rng_state
 from ..core.hypers import check_hypers,hyper_names,n_batches,per_group,set_hyper
 from ..core.ranks import mean_over_ranks
@@ -154,6 +155,12 @@ class HPFinder(Callback):
         self.stop_reason = reason
         raise CancelFitException()
 
+    def failed(self, error):
+        "End the sweep here if the divergence raised `error`, else raise it"
+        if not (self.losses and _comes_of_divergence(error, self)): raise error
+        message = str(error).strip().partition('\n')[0][:200]
+        self.end(f'diverged: {type(error).__name__} at {self.hyper} {self.value[-1]:.3g}: {message}')
+
     def before_validate(self):
         "There is nothing to validate"
         raise CancelValidException()
@@ -168,6 +175,24 @@ class HPFinder(Callback):
         self.pbar = self.snapshot = self.rng = None
 
 # %% ../../nbs/lr/sweep.ipynb #72a6b2a8
+_numeric = (ArithmeticError, AssertionError, RuntimeError, ValueError) # what numbers raise, linear algebra as well
+_says_so = re.compile(r'\b(nan|nans|inf|infinite|infinity|non-?finite|overflow|singular|ill-conditioned)\b', re.I)
+
+def _tensors(o):
+    "The tensors of a prediction"
+    if isinstance(o, Tensor): return [o]
+    if isinstance(o, dict): o = list(o.values())
+    return [t for item in o for t in _tensors(item)] if isinstance(o, (list,tuple,L)) else []
+
+def _comes_of_divergence(error, finder):
+    "Is `error` one of numbers that are not finite, or of a loss that has risen, rather than a bug?"
+    if not isinstance(error, _numeric) or isinstance(error, torch.OutOfMemoryError): return False
+    if _says_so.search(str(error)) or finder.divergence.has_risen: return True
+    params = list(finder.model.parameters())
+    grads = [p.grad for p in params if p.grad is not None]
+    held = [*params, *grads, *finder.model.buffers(), *_tensors(finder.learn.pred)]
+    return not all(t.isfinite().all() for t in held if t.is_floating_point())
+
 _idle_passes = 2 # Passes over the data without a step of the optimizer that are one too many
 _idle_accumulating = 1000 # The same while gradients are being accumulated
 
@@ -194,6 +219,8 @@ def _endless(learn):
         try: _one_pass(learn, all_batches)
         except (CancelTrainException, CancelEpochException):
             if finder.n_batches==batches: raise
+        except CANCELS: raise
+        except Exception as error: finder.failed(error)
         if finder.n_batches==batches: _no_batch(learn.dl)
         n_idle = 0 if len(finder.losses)>steps else n_idle+1
         if n_idle>(_idle_accumulating if finder.open.losses else _idle_passes):
@@ -234,8 +261,9 @@ class Cycle(HPFinder):
 
     def point_made(self, loss):
         if not math.isfinite(loss): self.end('diverged')
+        self.divergence.add(loss)
         if len(self.losses)<self.num_it: return
         self.run = False # the judge's batches are no steps
-        self.judgement = self.judge()
-        self.run = True
+        try: self.judgement = self.judge()
+        finally: self.run = True
         self.end('finished')

@@ -83,6 +83,23 @@ def test_cancels_by_callbacks(cancel):
     assert len(found.losses)==12
     assert_same(before, fingerprint(learn, attributes=True))
 
+@pytest.mark.parametrize('event,nth', [('before_fit',None), ('before_batch',None), ('after_loss',None), ('before_fit',1), ('before_batch',40)])
+@pytest.mark.parametrize('search', ['lr_find','repeats','refine','hp_find'])
+def test_cancelled_before_its_first_point(event, nth, search):
+    def stop(learn): raise CancelFitException()
+    learn = a_learner(cbs=On(event, stop, nth=nth))
+    before = fingerprint(learn, attributes=True)
+    if search=='hp_find': found = learn.hp_find('wd', 1e-5, 1, num_it=30, show_plot=True)
+    else: found = find(learn, show_plot=True, **dict(repeats=dict(repeats=2), refine=dict(refine=4, n_it=20)).get(search, {}))
+    assert_same(before, fingerprint(learn, attributes=True))
+    assert type(found).from_json(found.to_json())==found and len(found.to_df())==len(found.losses)
+    assert math.isclose(found.group_lrs[-1], found.value) or math.isnan(found.value)
+    if nth: return
+    assert math.isnan(found.value) and len(found.losses)==0 and 'cancelled' in found.stop_reason
+    assert found.warnings==['the sweep has no usable points: no suggestion']
+    assert 'no usable point' in repr(found) and 'no usable point' in found._repr_markdown_()
+    with pytest.raises(ValueError, match='no usable point'): found.apply()
+
 def test_an_optimizer_that_never_steps_is_an_error():
     def skip(learn): raise CancelBatchException()
     with pytest.raises(ValueError, match='does not step'): find(a_learner(cbs=On('before_batch', skip)))
@@ -108,6 +125,80 @@ def test_trackers_go_on_as_if_nothing_happened(tmp_path):
             if i and seed==1: find(learn)
         states.append((fingerprint(learn), learn.save_model.best, learn.early_stopping.wait))
     assert_same(*states)
+
+class Counting(Callback):
+    "Holds what nobody can turn back"
+    def __init__(self): self.numbers = iter(range(10**6))
+    def before_batch(self): next(self.numbers)
+
+def test_what_cannot_be_turned_back_is_a_warning():
+    learn = a_learner(cbs=Counting())
+    for found in (find(learn), learn.hp_find('wd', 1e-5, 1, num_it=12, show_plot=False)):
+        assert sum('cannot be turned back' in warning for warning in found.warnings)==1
+    assert not any('turned back' in warning for warning in find(a_learner()).warnings)
+
+# ---- in the middle of a fit ---------------------------------------------------------------------
+MIDDLE = '''before_fit before_epoch before_train before_batch after_pred after_loss before_backward after_backward before_step
+            after_step after_batch after_train before_validate after_validate after_epoch after_fit'''.split()
+AROUND = dict(none=list, mixup=lambda: [MixUp(.4), GradientClip(.1)], bf16=lambda: [MixedPrecision(amp_mode='bf16')])
+
+@pytest.mark.parametrize('event', MIDDLE)
+@pytest.mark.parametrize('opt,around', [('adam','none'), ('torch_sgd','none'), ('adam','mixup'), ('torch_sgd','bf16')])
+def test_in_any_event_of_a_fit(event, opt, around):
+    states = []
+    for search in (find, noop):
+        found,nth = [],1 if event in ('before_fit','before_epoch','after_fit') else 2
+        def do(learn):
+            if not hasattr(learn, 'lr_finder'): found.append(search(learn, num_it=12) if search is find else None)
+        learn = a_learner(opt=opt, cbs=AROUND[around]())
+        learn.loss_func = CrossEntropyLossFlat()
+        learn.add_cb(On(event, do, nth=nth, order=200))
+        set_seed(3)
+        learn.fit(2)
+        states.append((fingerprint(learn), learn.recorder.values))
+        assert len(found)==1 and (search is noop or len(found[0].losses)>=5)
+    assert_same(*states)
+
+def test_under_no_grad_and_inference_mode():
+    learn = a_learner()
+    with torch.no_grad():
+        assert len(find(learn).losses)>=10 and not torch.is_grad_enabled()
+    before = fingerprint(learn, attributes=True)
+    for search in (find, lambda learn: learn.hp_find('wd', 1e-5, 1)):
+        with pytest.raises(RuntimeError, match='inference_mode'), torch.inference_mode(): search(learn)
+    assert_same(before, fingerprint(learn, attributes=True))
+
+def test_a_sweep_inside_of_a_sweep_is_an_error():
+    learn = a_learner()
+    learn.add_cb(On('after_batch', find))
+    before = fingerprint(learn, attributes=True)
+    with pytest.raises(RuntimeError, match='inside of a sweep'): find(learn)
+    assert_same(before, fingerprint(learn, attributes=True))
+
+# ---- what the divergence raises -----------------------------------------------------------------
+def bce(pred, y): return F.binary_cross_entropy(pred[:,0].exp()/pred.exp().sum(1), (y==0).float())
+def solved(pred, y):
+    if not pred.isfinite().all() or pred.abs().max()>1e3: raise torch.linalg.LinAlgError('the matrix is singular')
+    return F.cross_entropy(pred, y)
+def checked(pred, y):
+    loss = F.cross_entropy(pred, y)
+    if loss>1e4: raise ValueError('too much')
+    return loss
+@pytest.mark.parametrize('loss_func', [bce, solved, checked])
+@pytest.mark.parametrize('options', [{}, dict(repeats=2), dict(refine=4, n_it=20)])
+def test_what_the_divergence_raises_ends_the_sweep(loss_func, options):
+    learn = a_learner(opt='sgd')
+    learn.loss_func = loss_func
+    before = fingerprint(learn, attributes=True)
+    found = find(learn, num_it=60, stop_div=False, end_lr=1e6, **options)
+    assert_same(before, fingerprint(learn, attributes=True))
+    assert 20<len(found.losses)<60 and 'Error at lr' in found.stop_reason and found.lr<10
+
+@pytest.mark.parametrize('error', [RuntimeError('out of memory'), KeyError('x'), ValueError('nan')])
+def test_a_bug_is_raised(error):
+    def fail(learn): raise error
+    for nth in (1,) if 'nan' in str(error) else (1,12):
+        with pytest.raises(type(error)): find(a_learner(cbs=On('after_pred', fail, nth=nth)))
 
 # ---- what trains takes part ---------------------------------------------------------------------
 def test_callbacks_that_train_take_part():
@@ -139,7 +230,8 @@ class Stream(torch.utils.data.IterableDataset):
             yield x,(x[0]>0).long()
             i += 1
 
-ITEMS = Items(zip(torch.randn(48,5), torch.randint(0,2,(48,))))
+_points = torch.randn(48, 5, generator=torch.Generator().manual_seed(0))
+ITEMS = Items(zip(_points, (_points[:,0]>0).long()))
 LOADERS = dict(
     one=lambda: DataLoader(ITEMS, bs=48), short=lambda: DataLoader(ITEMS, bs=16, shuffle=True),
     infinite=lambda: DataLoader(Stream(), bs=16), iterable=lambda: DataLoader(Stream(40), bs=16),
@@ -157,7 +249,7 @@ def learner_on(kind):
 @pytest.mark.parametrize('kind', [o for o in LOADERS if 'empty' not in o])
 def test_loaders(kind):
     found = find(learner_on(kind), num_it=25, stop_div=False, widen=False)
-    assert len(found.losses)==25 and np.isfinite(found.losses).all() and math.isfinite(found.lr)
+    assert len(found.losses)==25 and np.isfinite(found.losses).all()
 
 @pytest.mark.parametrize('kind', ['empty','empty_stream'])
 def test_no_batch_is_a_clear_error(kind):
@@ -251,7 +343,7 @@ def test_suggestion_functions_may_fail():
 @pytest.mark.parametrize('n', [1,2,3,7,8,15])
 def test_few_points(n):
     found = find(a_learner(), num_it=n, suggest_funcs=FOUR, widen=False)
-    assert len(found.losses)<=n and (n>=8 or (n<3)==math.isnan(found.lr)) and (n>8 or found.warnings)
+    assert len(found.losses)<=n and (n>=8 or math.isnan(found.lr)) and (n>8 or 'usable point' in found.warnings[0])
     found.plot()
 
 def test_plot_and_words():
@@ -260,10 +352,47 @@ def test_plot_and_words():
     assert found.plot(ax=ax) is ax and ax.get_xscale()=='log' and len(ax.get_legend().get_texts())>=7
     assert 'lr=' in repr(found) and '| valley |' in found._repr_markdown_()
 
+def lrs_of(fit, lr, **options):
+    learn = a_learner(**options)
+    getattr(learn, fit)(1, lr)
+    return [group['lr'] for group in learn.opt.hypers],weights(learn)
+
+@pytest.mark.parametrize('fit', ['fit','fit_one_cycle','fit_flat_cos','fine_tune'])
+@pytest.mark.parametrize('opt', ['adam','torch_sgd'])
+@pytest.mark.parametrize('options', [{}, three_groups])
+def test_a_result_is_a_number_where_a_rate_is_wanted(fit, opt, options):
+    found = find(a_learner(opt=opt, **options), suggest_funcs=(valley,slide,minimum))
+    assert_same(lrs_of(fit, found, opt=opt, **options), lrs_of(fit, found.lr, opt=opt, **options))
+
+def test_a_result_as_a_number():
+    found = find(a_learner())
+    assert found/10==found.lr/10 and 2*found==2*found.lr and float(found)==found.lr and found<1<1/found
+    assert_same(lrs_of('fit', slice(found/10, found), **three_groups), lrs_of('fit', slice(found.lr/10, found.lr), **three_groups))
+    assert_same(lrs_of('fit', slice(found), **three_groups), lrs_of('fit', slice(found.lr), **three_groups))
+    grouped = find(a_learner(**three_groups), start_lr=[1e-7,1e-6,1e-5], end_lr=[.1,1,10])
+    np.testing.assert_allclose(lrs_of('fit', grouped, **three_groups)[0], grouped.group_lrs)
+
+@pytest.mark.parametrize('fit', ['fit','fit_one_cycle','fit_flat_cos','fine_tune'])
+def test_no_suggestion_is_no_rate(fit):
+    learn = a_learner()
+    nothing,before = find(learn, num_it=3),weights(learn)
+    with pytest.raises(ValueError, match='no suggestion to use: .* too few'): getattr(learn, fit)(1, nothing)
+    with pytest.raises(ValueError, match='found for wd'): learn.fit(1, learn.hp_find('wd', 1e-5, 1, num_it=30, show_plot=False))
+    assert torch.equal(before, weights(learn))
+
+def test_it_says_what_length_it_assumed():
+    learn = a_learner()
+    for told in (dict(n_epoch=3), dict(n_it=40)):
+        assert 'since no' not in repr(find(learn, **told))+find(learn, **told)._repr_markdown_()
+    found = find(learn)
+    for text in (repr(found), found._repr_markdown_()): assert 'for a fit of 80 steps, since no `n_epoch`' in text
+    assert 'for a fit of 128 steps' in repr(find(learner_on('infinite'), num_it=12))
+    assert FoundLR.from_json(found.to_json())==found
+
 # ---- where the sweep goes -----------------------------------------------------------------------
 def test_widened_once_and_said():
     found = find(a_learner(), end_lr=1e-4, num_it=40)
-    assert len(found.losses)==60 and any('went on' in warning for warning in found.warnings) and found.lrs[-1]>1e-4
+    assert len(found.losses)==60 and found.lrs[-1]>1e-4 and (math.isnan(found.lr) or any('went on' in o for o in found.warnings))
     assert len(find(a_learner(), end_lr=1e-4, num_it=40, widen=False).losses)==40
     assert len(find(a_learner(), end_lr=1e-4, num_it=40, stop_div=False).losses)==40
 
@@ -304,6 +433,38 @@ def test_no_notice_no_suggestion():
     learn.loss_func = Constant()
     found = find(learn)
     assert math.isnan(found.lr) and any('no notice' in warning for warning in found.warnings)
+
+class Dusty(nn.Module):
+    def forward(self, pred, y): return 1+pred.sum()*0+.01*torch.randn(())
+
+class Critic(nn.Module):
+    def forward(self, pred, y): return pred[y==0].mean()-pred[y>0].mean()
+
+def self_tuned(opt): return partial(OptimWrapper, opt=opt)
+NONSENSE = dict(constant=(Constant,'adam','no notice'), dusty=(Dusty,'adam','no notice'), dusty_sgd=(Dusty,'sgd','no notice'),
+                critic=(Critic,'adam','without a minimum'), critic_sgd=(Critic,'sgd','without a minimum'),
+                rprop=(nn.CrossEntropyLoss,self_tuned(torch.optim.Rprop),'little notice'),
+                adafactor=(nn.CrossEntropyLoss,self_tuned(torch.optim.Adafactor),'little notice'))
+
+@pytest.mark.parametrize('kind', NONSENSE)
+def test_no_nonsense(kind):
+    loss,opt,why = NONSENSE[kind]
+    learn = a_learner(opt=opt)
+    learn.loss_func = loss()
+    found = find(learn, num_it=100)
+    assert math.isnan(found.lr) and len(found.warnings)==1 and why in found.warnings[0]
+    with pytest.raises(ValueError, match=why): found.apply()
+
+@pytest.mark.parametrize('opt', ['adam','sgd'])
+@pytest.mark.parametrize('n', [2,3,5,6,7,8,10,12])
+def test_a_few_steps_suggest_nothing_implausible(n, opt):
+    found = find(a_learner(opt=opt), num_it=n)
+    assert found.lr<2 or math.isnan(found.lr) and len(found.warnings)==1
+
+def test_cancelled_early_suggests_nothing():
+    def stop(learn): raise CancelFitException()
+    found = find(a_learner(cbs=On('before_batch', stop, nth=20)), num_it=100)
+    assert math.isnan(found.lr) and len(found.warnings)==1 and 'cancelled' in found.warnings[0]
 
 def test_negative_losses():
     learn = a_learner()
