@@ -40,7 +40,7 @@ def _leave_mixup(learn, cb):
 def _graph_kept(learn):
     "Let the graph of a batch that waits for its backward pass believe in the weights, which come back as they were"
     tensors = [*learn.model.parameters(), *learn.model.buffers()]
-    tensors = [t for t in tensors if not (t.is_inference() or nn.parameter.is_lazy(t))]
+    tensors = [t for t in tensors if not (nn.parameter.is_lazy(t) or t.is_inference())]
     return torch.autograd._unsafe_preserve_version_counter(tuple(tensors))
 
 class _Sweeper:
