@@ -120,6 +120,15 @@ def test_a_search_interrupted_and_continued(tmp_path):
     assert sorted(p.name for p in (tmp_path/'o').iterdir())==['model.pkl','report.html','results.json']
     assert predicts(tmp_path/'o')==10
 
+def test_an_interrupt_that_became_an_error_keeps_the_search(monkeypatch):
+    def searched(args, dls, timeout):
+        if timeout==0: return SimpleNamespace(interrupted=False)
+        try: raise KeyboardInterrupt
+        except BaseException: raise FileNotFoundError('the lock')
+    monkeypatch.setattr(cli, '_searched', searched)
+    assert cli._found(options(storage='s.log'), None, None).interrupted
+    with pytest.raises(FileNotFoundError, match='the lock'): cli._found(options(storage=None), None, None)
+
 def test_any_model(tmp_path):
     pytest.importorskip('optuna')
     assert main(['search','--model','any','--trials','4','--epochs','1','--final','1','--out',str(tmp_path)])==0
