@@ -14,8 +14,8 @@ MAX_ASSIGNED = 3  # values in one assignment
 
 PACKAGE = 'fastai_anneal'
 # Rooms (packages, or modules of the top level) from bottom to top: each may import from those before it in this list.
-LEVELS = ['core', 'schedule', 'annealing', 'lr', 'fit search', 'dispatch', 'learner', 'digits', 'mnist', 'report',
-          'cli']
+LEVELS = ['core', 'schedule', 'annealing', 'lr', 'fit search', 'dispatch', 'learner',
+          'digits', 'mnist', 'report console', 'outcome', 'cli']
 DEFAULT = [PACKAGE, 'benchmarks', 'tools']
 GENERATED = {'_modidx.py', 'all.py', '__init__.py'}
 

@@ -1,9 +1,15 @@
 "The command: options, what it writes, Ctrl-C, workers"
-import json,re,signal,subprocess,sys,time
+import argparse,io,json,re,signal,subprocess,sys,time
+from contextlib import redirect_stdout
+from types import SimpleNamespace
 
 import pytest
 from fastai.basics import *
+from fastprogress.fastprogress import ConsoleMasterBar,ConsoleProgressBar
+from fastai_anneal import cli
 from fastai_anneal.cli import main
+from fastai_anneal.console import Console
+from fastai_anneal.outcome import Run,finish,free_out,why_hopeless
 from helpers import *
 
 pytest.importorskip('mlxtend')
@@ -114,6 +120,15 @@ def test_a_search_interrupted_and_continued(tmp_path):
     assert sorted(p.name for p in (tmp_path/'o').iterdir())==['model.pkl','report.html','results.json']
     assert predicts(tmp_path/'o')==10
 
+def test_an_interrupt_that_became_an_error_keeps_the_search(monkeypatch):
+    def searched(args, dls, timeout):
+        if timeout==0: return SimpleNamespace(interrupted=False)
+        try: raise KeyboardInterrupt
+        except BaseException: raise FileNotFoundError('the lock')
+    monkeypatch.setattr(cli, '_searched', searched)
+    assert cli._found(options(storage='s.log'), None, None).interrupted
+    with pytest.raises(FileNotFoundError, match='the lock'): cli._found(options(storage=None), None, None)
+
 def test_any_model(tmp_path):
     pytest.importorskip('optuna')
     assert main(['search','--model','any','--trials','4','--epochs','1','--final','1','--out',str(tmp_path)])==0
@@ -130,3 +145,164 @@ def test_two_workers(tmp_path, monkeypatch):
     assert len(trials)==6 and (tmp_path/'o/search.log').exists() and all(t['state'] in ('complete','stopped') for t in trials)
     new = [(t['lr'],t['wd']) for t in trials if t['repeats'] is None]
     assert len(new)>=4 and len(set(new))==len(new)
+
+# ---- kept when things break
+
+def options(**kwargs): return argparse.Namespace(**{**dict(command='mnist', force=False, json=False, quiet=False, saved=[]), **kwargs})
+
+@pytest.fixture
+def a_run(tmp_path, monkeypatch):
+    "A run that is trained and tested, as far as `finish` can see"
+    dls = SimpleNamespace(c=10, device='cpu')
+    learn = SimpleNamespace(dls=dls, recorder=SimpleNamespace(), export=lambda path: Path(path).write_bytes(b'a model'))
+    out = io.StringIO()
+    args = options(out=tmp_path/'o', data='sample', model='mlp', epochs=1, seed=42, console=Console(out), stdout=Console(out))
+    run = Run(args, learn, False, 0., dict(lr=.01))
+    tested = dict(test_accuracy=.9, valid_loss=.3, **run._told())
+    monkeypatch.setattr(Run, 'test', lambda self: tested)
+    monkeypatch.setattr(Run, 'page', lambda self, results: 'a page')
+    run.said,run.tested = out,tested
+    return run
+
+def test_a_full_disk_costs_the_files_only(a_run, capsys):
+    def export(path): raise OSError(28, 'No space left on device')
+    a_run.learn.export = export
+    assert finish(a_run)==1
+    err = capsys.readouterr().err
+    assert err.count('\n')==1 and 'model.pkl: No space left' in err and '90.00%' in a_run.said.getvalue()
+    assert sorted(p.name for p in a_run.args.out.iterdir())==['report.html','results.json']
+
+def test_results_are_told_before_they_are_written(a_run):
+    def export(path): raise KeyboardInterrupt
+    a_run.learn.export = export
+    with pytest.raises(KeyboardInterrupt): finish(a_run)
+    assert '90.00%' in a_run.said.getvalue()
+    assert a_run.args.saved==[str(a_run.args.out/'results.json')]
+    assert [p.name for p in a_run.args.out.iterdir()]==['results.json']
+
+def test_a_second_ctrl_c_says_what_was_saved(capsys):
+    def run(args):
+        args.saved.append('o/results.json')
+        raise KeyboardInterrupt
+    assert cli._with_console(options(run=run))==130
+    assert capsys.readouterr().err=='fastai-anneal: interrupted, saved: o/results.json\n'
+
+def test_a_report_that_is_a_folder(tmp_path, capsys, a_run):
+    (tmp_path/'o'/'report.html').mkdir(parents=True)
+    with pytest.raises(SystemExit, match='2'): main(['mnist','--out',str(tmp_path/'o')])
+    assert finish(a_run)==1 # made in the meantime
+    assert capsys.readouterr().err.count('\n')==2
+
+def test_what_goes_wrong_is_one_line(capsys, monkeypatch):
+    def run(args): raise RuntimeError('CUDA error\nand more')
+    assert cli._with_console(options(run=run))==1
+    assert capsys.readouterr().err.startswith('fastai-anneal mnist: error: RuntimeError: CUDA error (')
+    monkeypatch.setenv('FASTAI_ANNEAL_TRACEBACK', '1')
+    with pytest.raises(RuntimeError, match='CUDA error'): cli._with_console(options(run=run))
+
+@pytest.mark.parametrize('error', [BrokenPipeError(32, 'Broken pipe'), OSError(28, 'No space left on device')])
+def test_output_that_ends_does_not_end_the_run(capsys, monkeypatch, error):
+    class Ended(io.StringIO):
+        def write(self, text): raise error
+    done = []
+    def run(args):
+        for i in range(3): print('a line', flush=True)
+        done.append(True)
+        return 0
+    monkeypatch.setattr(sys, 'stdout', Ended())
+    assert cli._with_console(options(run=run))==1 and done
+    assert error.strerror in capsys.readouterr().err
+
+@pytest.mark.parametrize('garbage', [b'\x00\xff'*99, b'{"a": 1}\n', b'{"op_code": 99}\n', b'{"op_code": 0, "worker_id": "x"}\n'])
+def test_garbage_in_a_storage(tmp_path, capsys, garbage):
+    pytest.importorskip('optuna')
+    (tmp_path/'s.log').write_bytes(garbage)
+    assert main(['search','--storage',str(tmp_path/'s.log'),'--out',str(tmp_path/'o')])==2
+    assert capsys.readouterr().err.count('\n')==1 and not (tmp_path/'o').exists()
+    assert (tmp_path/'s.log').read_bytes()==garbage
+
+@pytest.mark.parametrize('device', ['meta','hpu','vulkan'])
+def test_a_device_that_cannot_be_used(device, capsys):
+    with pytest.raises(SystemExit, match='2'): main(['mnist','--device',device])
+    assert capsys.readouterr().err.count('\n')==1
+
+@pytest.mark.parametrize('out', ['x'*300, 'a\0b', '/proc/x', '/dev/null/x'])
+def test_a_folder_that_cannot_be_made(out, capsys):
+    try: status = main(['mnist','--epochs','1','--out',out])
+    except SystemExit as e: status = e.code
+    assert status==2 and capsys.readouterr().err.count('\n')==1
+
+# ---- results that are there, and those that are none
+
+def test_results_of_another_run_are_kept(tmp_path, capsys):
+    args = options(out=tmp_path/'o', storage='a.log')
+    (tmp_path/'o').mkdir()
+    assert free_out(args)==tmp_path/'o'
+    (tmp_path/'o/results.json').write_text('{"storage": "a.log"}')
+    assert free_out(args)==tmp_path/'o' # the same search, continued
+    args.storage = 'b.log'
+    (tmp_path/'o-2').mkdir()
+    (tmp_path/'o-2/model.pkl').touch()
+    assert free_out(args)==tmp_path/'o-3'
+    args.force = True
+    assert free_out(args)==tmp_path/'o'
+
+@pytest.mark.parametrize('loss,accuracy,train_loss,says', [(1e28,.1,1.,'too high'), (None,.1,None,'too high'), (2.31,.094,None,'too high'),
+    (1e28,.5,1.,'too high'), (2.31,.12,2.3,'too few epochs'), (.3,.9,.3,''), (1.9,.4,1.9,'')])
+def test_a_hopeless_end(loss, accuracy, train_loss, says):
+    why = why_hopeless(dict(valid_loss=loss, test_accuracy=accuracy, lr=1e6, history=[dict(train_loss=train_loss)]), 10)
+    assert says in why and bool(says)==bool(why)
+
+def test_a_hopeless_end_is_an_error(a_run, capsys):
+    a_run.tested.update(test_accuracy=.1, valid_loss=1e28)
+    assert finish(a_run)==1 and 'came to nothing' in capsys.readouterr().err
+    assert len(list(a_run.args.out.iterdir()))==3
+
+# ---- what is said, and where
+
+def test_json_and_quiet(a_run):
+    a_run.args.json,a_run.args.console = True,Console(None)
+    assert finish(a_run)==0
+    assert json.loads(a_run.said.getvalue())['test_accuracy']==.9
+
+class Terminal(io.StringIO):
+    def isatty(self): return True
+
+def bars(n=20):
+    "Bars of fastprogress with a long comment, over a table of epochs"
+    master = ConsoleMasterBar(range(2))
+    master.update(0)
+    master.write('epoch train_loss valid_loss accuracy time'.split(), table=True)
+    for epoch in range(2):
+        bar = ConsoleProgressBar(range(n), parent=master, leave=False)
+        for i in range(n+1):
+            bar.comment = '0.1234 | lr=0.00123 wd=0.0123 T=0.0012 12 accepted 34 rejected, and so on'
+            bar.update(i)
+            bar.wait_for = 0 # or it would show itself five times a second
+        bar.on_iter_end()
+        master.write([str(epoch),'0.571992','0.295239','0.902500','00:00'], table=True)
+        master.update(epoch+1)
+
+@pytest.mark.parametrize('cols', [60,80,100,200])
+def test_no_bar_wraps_in_a_terminal(cols, monkeypatch):
+    monkeypatch.setenv('COLUMNS', str(cols))
+    terminal = Terminal()
+    with redirect_stdout(Console(terminal)): bars()
+    said = terminal.getvalue()
+    assert said.count('\r')>20 and 'lr=0.00123' in said and '\x1b' not in said
+    assert max(len(part) for line in said.split('\n') for part in line.split('\r'))<cols
+    assert len([line for line in said.split('\n') if '0.295239' in line])==2
+
+def test_no_bars_without_a_terminal():
+    file = io.StringIO()
+    with redirect_stdout(Console(file)):
+        bars()
+        print('x'*1000)
+    lines = file.getvalue().splitlines()
+    assert '\r' not in file.getvalue() and len(lines)==4 and max(map(len, lines))==100
+
+@pytest.mark.parametrize('command', [[],['mnist'],['search']])
+def test_help_has_an_example_and_no_default_that_is_none(command, capsys):
+    with pytest.raises(SystemExit, match='0'): main([*command,'--help'])
+    said = capsys.readouterr().out
+    assert 'example:' in said and 'None' not in said and not re.search(r'\(default: [^)]*\)\s*\(default', said)
