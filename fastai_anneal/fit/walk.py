@@ -7,7 +7,7 @@ __all__ = ['Walk', 'Decision', 'decide', 'Trial', 'Record', 'HasRecord']
 
 # %% ../../nbs/fit/walk.ipynb #122ca3e3
 import math
-from dataclasses import dataclass,field
+from dataclasses import asdict,dataclass,field
 
 from fastai.basics import *
 
@@ -118,10 +118,11 @@ class Record:
         cols = ['epoch','batch','n','stage',*self.log,'value','incumbent','change','se','temp','p','accepted']
         return pd.DataFrame([o.row() for o in self.trials], columns=cols)
 
-    def state_dict(self): return dict(vars(self))
+    def state_dict(self): return {**vars(self), 'trials': [asdict(trial) for trial in self.trials]}
     def load_state_dict(self, state):
         for key,values in state['log'].items(): self.log[key][:] = values
-        self.trials[:],self.scores[:] = state['trials'],state['scores']
+        self.trials[:] = [Trial(**{**trial, 'decision': Decision(**trial['decision'])}) for trial in state['trials']]
+        self.scores[:] = state['scores']
         self.values,self.n_trained = state['values'],state['n_trained']
 
     def plot(self, spaces, axs=None):

@@ -15,7 +15,7 @@ from ..core.files import plain
 from ..core.generators import hashed
 from .record import SearchError,SearchTrial
 from .sampler import SimAnnealSampler,anneal_history,rejection_limit
-from .storage import is_dead,open_storage,quiet_optuna,this_process
+from .storage import is_dead,open_storage,quiet_optuna,retried,this_process
 from .suggest import numbers_of,params_of,states_of,suggested,whole_start
 
 # %% ../../nbs/search/study.ipynb #321f0add
@@ -228,11 +228,11 @@ class SearchStudy:
     def report(self)->bool:
         "Write down the last epoch of the trial in training; should it be ended, as the pruner says?"
         trial,record = self.asked
-        was_here = record.epochs in self._frozen(trial).intermediate_values # in a process that was killed
+        was_here = record.epochs in retried(self._frozen, trial).intermediate_values # in a process that was killed
         try:
-            if not was_here: trial.report(record.curve[-1], record.epochs)
+            if not was_here: retried(trial.report, record.curve[-1], record.epochs)
         except UpdateFinishedTrialError: return True # another process was faster
-        return record.repeats is None and trial.should_prune()
+        return record.repeats is None and retried(trial.should_prune)
 
     def tell(self):
         "Write down what became of the trial in training"

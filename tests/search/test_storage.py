@@ -163,7 +163,18 @@ def test_four_workers_one_killed(kind, kwargs, tmp_path, monkeypatch):
     for process in workers: process.join()
     assert [process.exitcode for process in workers]==[0,-9,0,0]
     res = search(**kwargs)
-    assert len(res.trials)==n and all(t.state=='complete' for t in res.trials)
+    assert [(t.number, t.error) for t in res.trials if t.state!='complete']==[] and len(res.trials)==n
     assert len({t.seed for t in res.trials})==n # nothing was trained twice
     trials = study_in(storage).trials
     assert [t.number for t in trials[:n]]==list(range(n)) and len({t.user_attrs['who'][1] for t in trials[:n]})>=3
+
+def test_a_storage_that_fails_for_a_while_fails_no_training(monkeypatch):
+    from optuna.exceptions import StorageInternalError
+    from optuna.storages import InMemoryStorage
+    report,failures = InMemoryStorage.set_trial_intermediate_value,iter([True,False,True,True])
+    def locked(self, *args):
+        if next(failures, False): raise StorageInternalError('database is locked')
+        return report(self, *args)
+    monkeypatch.setattr(InMemoryStorage, 'set_trial_intermediate_value', locked)
+    res = search(n_trials=3)
+    assert [t.error for t in res.trials]==['']*3 and next(failures, None) is None
