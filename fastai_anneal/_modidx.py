@@ -2499,6 +2499,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                  'fastai_anneal/search/study.py'),
                                             'fastai_anneal.search.study.StudyReader._hps': ( 'search/study.html#studyreader._hps',
                                                                                              'fastai_anneal/search/study.py'),
+                                            'fastai_anneal.search.study.StudyReader._is_whole': ( 'search/study.html#studyreader._is_whole',
+                                                                                                  'fastai_anneal/search/study.py'),
                                             'fastai_anneal.search.study.StudyReader.finished': ( 'search/study.html#studyreader.finished',
                                                                                                  'fastai_anneal/search/study.py'),
                                             'fastai_anneal.search.study.StudyReader.frozen': ( 'search/study.html#studyreader.frozen',

@@ -39,7 +39,14 @@ class StudyReader:
 
     def trials(self)->list:
         "All `SearchTrial`s that were begun"
-        return [self.record(t) for t in self.frozen() if t.state!=TrialState.WAITING and 'hps' in t.user_attrs]
+        begun = [t for t in self.frozen() if t.state!=TrialState.WAITING and 'hps' in t.user_attrs]
+        return [self.record(t) for t in begun if t.state.is_finished() or self._is_whole(t)]
+
+    def _is_whole(self, frozen):
+        "Are all parameters there? Optuna reads a database in several steps, between which others write"
+        try: self._hps(frozen)
+        except ValueError: return False
+        return True
 
     def record(self, frozen)->SearchTrial:
         "Optuna's trial `frozen` as ours"

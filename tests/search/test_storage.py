@@ -178,3 +178,11 @@ def test_a_storage_that_fails_for_a_while_fails_no_training(monkeypatch):
     monkeypatch.setattr(InMemoryStorage, 'set_trial_intermediate_value', locked)
     res = search(n_trials=3)
     assert [t.error for t in res.trials]==['']*3 and next(failures, None) is None
+
+def test_a_trial_that_is_read_half_is_not_counted(tmp_path):
+    storage = where('sqlite', tmp_path)
+    search(storage=storage, n_trials=2)
+    study = study_in(storage)
+    trial = study.ask() # its parameters are not written down yet
+    for name,value in dict(seed=1, hps=dict(lr=.1)).items(): trial.set_user_attr(name, value)
+    assert len(read_search(storage).trials)==2 and len(search(storage=storage, n_trials=2).trials)==2
