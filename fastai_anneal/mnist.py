@@ -10,6 +10,7 @@ import math,numbers,random
 
 from fastai.vision.all import *
 
+from .core.durations import check_whole
 from .core.generators import preserved_rng
 from .core.undo import preserved
 from .digits import Digits,read_digits,stratified_split,to_digit
@@ -91,14 +92,10 @@ def _mean_and_std(x):
     mean = (share*grey).sum()
     return mean.item(), (share*(grey-mean)**2).sum().sqrt().item()+1e-7
 
-def _check_whole(what, value, lowest):
-    if not isinstance(value, numbers.Integral) or value<lowest:
-        raise ValueError(f"{what}={value!r}: must be a whole number from {lowest}")
-
 def _check_args(source, bs, valid_pct, seed, root):
     "Raise a `ValueError` for arguments of `mnist_dls` that make no sense"
-    _check_whole('bs', bs, 1)
-    _check_whole('seed', seed, 0)
+    check_whole('bs', bs)
+    check_whole('seed', seed, least=0)
     if not isinstance(valid_pct, numbers.Real) or not 0<=valid_pct<1:
         raise ValueError(f"valid_pct={valid_pct!r}: must be from 0 to below 1, say .2")
     if root is not None and source!='full':

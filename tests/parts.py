@@ -10,12 +10,19 @@ from copy import deepcopy
 from functools import partial
 from torch import nn
 from fastai.basics import *
+from fastai.callback.progress import ProgressCallback
 from fastai_anneal.all import TrainLearner
 
 def data(n=64, bs=16):
     x = torch.randn(n, 8, generator=torch.Generator().manual_seed(0))
     items = list(zip(x, x[:,:3].argmax(1)))
     return DataLoaders.from_dsets(items, items, bs=bs, num_workers=0, device='cpu')
+
+def silent(learn):
+    "`learn` without a bar and a table"
+    learn.remove_cb(ProgressCallback)
+    learn.logger = noop
+    return learn
 
 def net(): return nn.Sequential(nn.Linear(8,16), nn.ReLU(), nn.Linear(16,3))
 

@@ -28,9 +28,7 @@ def make(parts):
     if own: learn = MineOfAny(dls, model, loss_func=loss_func, opt_func=OPT_FUNCS[parts['opt']])
     else: learn = Learner(dls, model, loss_func, OPT_FUNCS[parts['opt']])
     learn.add_cbs(CALLBACKS[parts['cb']]())
-    learn.remove_cb(ProgressCallback)
-    learn.logger = noop
-    return learn
+    return silent(learn)
 
 class MineOfAny(TrainLearner):
     "A teacher that follows in `step`, and a list"

@@ -9,7 +9,7 @@ __all__ = ['OwnState', 'Proposer']
 import bisect,math
 from dataclasses import dataclass,field
 import numpy as np
-from .checks import MOVES,check_args
+from .checks import check_args
 from .moves import MoveMix,bowl_size,fit_bowl,move_all,move_bowl,move_one
 from .surrogate import EXACT,NOISY,Surrogate
 from .walk import Plan,Walk,is_finite

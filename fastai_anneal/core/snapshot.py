@@ -8,6 +8,7 @@ __all__ = ['Snapshot']
 # %% ../../nbs/core/snapshot.ipynb #b2665c18
 import io,mmap,numbers,random,sys,types
 from collections import deque
+from functools import lru_cache
 from collections.abc import Iterator,MutableMapping,MutableSequence,MutableSet
 
 from fastai.basics import *
@@ -29,9 +30,12 @@ _containers = (tuple, frozenset, MutableSequence, MutableSet, MutableMapping, de
 
 def _package(obj): return type(obj).__module__.partition('.')[0]
 
-def _slots(obj):
-    names = [name for cls in type(obj).__mro__ for name in tuplify(getattr(cls, '__slots__', ()))]
-    return [name for name in names if hasattr(obj, name)]
+@lru_cache(None)
+def _slot_names(cls):
+    names = {name for base in cls.__mro__ for name in tuplify(vars(base).get('__slots__', ()))}
+    return sorted(names-{'__dict__','__weakref__'})
+
+def _slots(obj): return {name: getattr(obj, name) for name in _slot_names(type(obj)) if hasattr(obj, name)}
 
 def _parts(obj):
     "What `obj` holds"
@@ -41,7 +45,7 @@ def _parts(obj):
     if isinstance(obj, types.FunctionType): return [cell.cell_contents for cell in _cells(obj)]
     attrs = [*vars(obj).values()] if hasattr(obj, '__dict__') else []
     if isinstance(obj, partial): attrs += [obj.func, *obj.args, *obj.keywords.values()]
-    return attrs + [getattr(obj, n) for n in _slots(obj)]
+    return attrs + list(_slots(obj).values())
 
 def _cells(function):
     "The cells of the closure of `function` that are filled"
@@ -174,9 +178,8 @@ class Snapshot:
         if isinstance(obj, Tensor): self._walk_tensor(obj)
         elif isinstance(obj, np.ndarray): self._walk_array(obj)
         elif isinstance(obj, _generators): self._walk_generator(obj)
-        elif isinstance(obj, (tuple,frozenset,types.MethodType)): self._walk_items(_parts(obj))
+        elif isinstance(obj, (tuple,frozenset,types.MethodType,partial)): self._walk_items(_parts(obj))
         elif isinstance(obj, types.FunctionType): self._walk_closure(obj)
-        elif isinstance(obj, partial): self._walk_items(_parts(obj))
         elif isinstance(obj, (MutableSequence,MutableSet,deque)): self._walk_collection(obj)
         elif isinstance(obj, MutableMapping): self._walk_mapping(obj)
         elif isinstance(obj, Iterator): self.warnings.append(f"{type(obj).__name__} cannot be turned back")
@@ -186,7 +189,7 @@ class Snapshot:
     def _is_infrastructure(obj):
         "Is `obj` a lock, a process, a socket, ... of the standard library?"
         known = (types.SimpleNamespace, types.MethodType, types.FunctionType, partial, *_containers)
-        return _package(obj) in sys.stdlib_module_names-{'__main__'} and not isinstance(obj, known)
+        return _package(obj) in sys.stdlib_module_names and not isinstance(obj, known)
 
     def _is_ours(self, obj):
         "Is `obj` to be walked, being an object that is neither a container nor data?"
@@ -256,11 +259,10 @@ class Snapshot:
 
     def _walk_object(self, obj):
         self.packages.add(_package(obj))
-        cls = type(obj)
+        cls,slots = type(obj),_slots(obj)
         def undo():
             if type(obj) is not cls: obj.__class__ = cls
+            for name,value in slots.items(): setattr(obj, name, value)
         self.undo.append(undo)
-        for name in _slots(obj):
-            if name not in ('__dict__','__weakref__'): self.undo.append(partial(setattr, obj, name, getattr(obj, name)))
-        self._walk_items(getattr(obj, name) for name in _slots(obj))
+        self._walk_items(slots.values())
         if hasattr(obj, '__dict__'): self._walk_mapping(obj.__dict__)

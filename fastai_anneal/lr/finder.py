@@ -6,7 +6,7 @@
 __all__ = []
 
 # %% ../../nbs/lr/finder.ipynb #44ce8580
-import math,numbers,random
+import math,random
 from dataclasses import asdict
 
 import numpy as np
@@ -16,6 +16,7 @@ from fastai.callback.schedule import SuggestionMethod
 
 from ..core.callbacks import is_spectator
 from ..core.generators import reseed_loaders
+from ..core.durations import check_whole
 from ..core.hypers import get_hyper
 from ..core.ranks import rank
 from ..core.undo import preserved
@@ -172,10 +173,6 @@ def _refine(sweeper, found, n_probes):
     if probed.is_better: found.suggestion = probed.lr
 
 # %% ../../nbs/lr/finder.ipynb #d91bf80b
-def _check_count(what, value, lo):
-    if not isinstance(value, numbers.Integral) or value<lo:
-        raise ValueError(f"{what}={value!r}: must be a whole number from {lo} on")
-
 def _ratios_of(learn, ratios):
     "The factors of the parameter groups, the last one's being 1"
     if ratios is None or ratios is False: return None
@@ -214,8 +211,8 @@ def lr_find(self:Learner,
     device=None # Hold the copy of model and optimizer there, say `'cpu'`
 )->FoundLR:
     "Find a learning rate, and leave the learner as it was, to the last bit"
-    _check_count('repeats', repeats, 1)
-    _check_count('refine', refine or 0, 0)
+    check_whole('repeats', repeats)
+    check_whole('refine', refine or 0, least=0)
     is_told,n_it = n_it is not None or n_epoch is not None,fit_steps(self, n_epoch, n_it)
     _check_may_train(self, 'lr_find')
     with _graph_kept(self), preserved(self, device=device) as snapshot:

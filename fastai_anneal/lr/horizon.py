@@ -9,7 +9,7 @@ __all__ = ['PROBE_POWER', 'SWEEP_POWER', 'DEFAULT_STEPS', 'horizon_factor', 'fun
 from fastai.basics import *
 from fastai.callback.training import GradientAccumulation
 
-from ..core.hypers import n_batches
+from ..core.hypers import batch_size,n_batches
 
 # %% ../../nbs/lr/horizon.ipynb #866bde97
 # Powers for the one-cycle trainings of the probe. Measured between 200 and 9,600 steps on digits: .32 to .34 for Adam,
@@ -59,7 +59,7 @@ def fit_steps(
     except ValueError:
         if n_epoch is None: return DEFAULT_STEPS
         raise
-    bs = getattr(loader, 'bs', None) or getattr(loader, 'batch_size', None) or 1
+    bs = batch_size(loader)
     for cb in learn.cbs:
         if isinstance(cb, GradientAccumulation): n_steps = n_steps*bs/max(cb.n_acc, bs)
     return max(1, round(n_steps))

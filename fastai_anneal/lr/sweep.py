@@ -6,7 +6,7 @@
 __all__ = ['mean_of', 'HPFinder', 'LRFinder', 'Cycle']
 
 # %% ../../nbs/lr/sweep.ipynb #e80f5e1d
-import math,numbers,re
+import math,re
 from types import MethodType
 
 import numpy as np
@@ -16,6 +16,7 @@ from fastprogress.fastprogress import progress_bar
 
 from ..core.callbacks import CANCELS
 from ..core.generators import rng_state,set_rng_state
+from ..core.durations import check_whole
 from ..core.hypers import check_hypers,hyper_names,n_batches,per_group,set_hyper
 from ..core.ranks import mean_over_ranks
 from ..core.snapshot import Snapshot
@@ -70,8 +71,7 @@ class HPFinder(Callback):
         guarded:bool=False, # Does somebody else restore the learner?
     ):
         if mode not in ('exp','linear'): raise ValueError(f"mode={mode!r}: must be 'exp' or 'linear'")
-        if not isinstance(num_it, numbers.Integral) or num_it<1:
-            raise ValueError(f"num_it={num_it!r}: must be a number of steps, 1 or more")
+        check_whole('num_it', num_it)
         store_attr()
         self._clear()
 

@@ -7,7 +7,7 @@ __all__ = ['CosineAnneal', 'LinearAnneal', 'RexAnneal', 'PolyAnneal', 'WarmResta
            'MultiStepAnneal', 'LambdaAnneal', 'InvSqrtAnneal', 'WSD', 'OneCycle']
 
 # %% ../../nbs/schedule/family.ipynb #b5ab872f
-import math,numbers
+import numbers
 
 from fastai.basics import *
 from ..core.durations import check_duration,check_number,did_you_mean,round_half_up

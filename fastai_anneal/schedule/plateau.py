@@ -107,8 +107,7 @@ class Plateau(HyperScale):
         is_min = monitor_mode(self.monitor, self.mode)=='min'
         if math.isnan(value) or value==(math.inf if is_min else -math.inf): return False
         if self.best is None: return True
-        scale = abs(self.best) if self.threshold_mode=='rel' else 1
-        margin = self.threshold*scale if math.isfinite(scale) else 0 # after an infinite value every other one is a step
+        margin = self.threshold*(abs(self.best) if self.threshold_mode=='rel' else 1)
         return value<self.best-margin if is_min else value>self.best+margin
 
     def _reduce(self):

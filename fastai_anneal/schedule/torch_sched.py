@@ -12,7 +12,7 @@ from fastai.basics import *
 from fastai.callback.training import GradientAccumulation
 from torch.optim.lr_scheduler import ChainedScheduler,ReduceLROnPlateau
 from ..core.callbacks import is_validating
-from ..core.hypers import count_groups
+from ..core.hypers import batch_size,count_groups
 from ..core.monitor import check_monitor,monitor_value
 from .callback import Plan,Run,ScheduleCallback,Track,train_batches
 from .shapes import check_by
@@ -67,6 +67,7 @@ class _TorchPlan(Plan):
         self.start = {name: self.shadow.read(name) for name in self.shadow.keys}
         self.scheduler = _build(make, self.shadow)
         self.is_replayed = False # has it been stepped through what `start_epoch` skips?
+        self.wants_epoch = False # does its `step` need the number of the epoch?
         self._add('lr')
         self.new_tracks()
 
@@ -100,7 +101,7 @@ def _opt_steps(learn, n_batches):
     n_acc = first(cb.n_acc for cb in learn.cbs if isinstance(cb, GradientAccumulation))
     if n_acc is None: return n_batches
     dl,n_iter = learn.dls.train,train_batches(learn)
-    bs = getattr(dl, 'bs', None) or getattr(dl, 'batch_size', None) or 1
+    bs = batch_size(dl)
     n_items = getattr(dl, 'n', None) or n_iter*bs
     n_steps,count = 0,0
     for i in range(n_batches):
@@ -141,6 +142,7 @@ class TorchSched(ScheduleCallback):
         if needed and self.monitor is None and (self.by!='epoch' or needed!=['epoch']):
             raise ValueError(f"the `step` of {type(plan.scheduler).__name__} needs {', '.join(needed)}: "
                              "by='epoch' gives it the number of the epoch, monitor= a value of the recorder")
+        plan.wants_epoch = bool(needed)
         if self._resume is not None: self._load(plan, self._resume)
         return plan
 
@@ -158,7 +160,7 @@ class TorchSched(ScheduleCallback):
         "A step for the epoch that is over, also if it was skipped by `start_epoch`"
         super().before_epoch()
         if self.plan is None or is_validating(self.learn) or self.by!='epoch' or self.epoch==0: return
-        if self.monitor is None: self._step(*[self.epoch for _ in _needed_args(self.plan.scheduler.step)])
+        if self.monitor is None: self._step(*[self.epoch]*self.plan.wants_epoch)
         elif (value := monitor_value(self.learn, self.monitor)) is not None: self._step(value)
 
     def before_train(self):

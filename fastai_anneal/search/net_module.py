@@ -6,8 +6,6 @@
 __all__ = ['ACTS', 'NetModule']
 
 # %% ../../nbs/search/net_module.ipynb #57e7ab3b
-import math
-
 from fastai.basics import *
 
 # %% ../../nbs/search/net_module.ipynb #1a1120bb

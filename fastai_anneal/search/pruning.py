@@ -8,7 +8,7 @@ __all__ = ['SimAnnealPruning']
 # %% ../../nbs/search/pruning.ipynb #1785768f
 import optuna
 from fastai.callback.core import Callback,CancelFitException
-from ..core.monitor import check_monitor,monitor_mode,monitor_names
+from ..core.monitor import check_monitor,monitor_mode,monitor_value
 
 # %% ../../nbs/search/pruning.ipynb #06ace1a5
 class SimAnnealPruning(Callback):
@@ -35,9 +35,9 @@ class SimAnnealPruning(Callback):
     def after_epoch(self):
         if not self.trained: return # `validate` has this event too
         self.trained = False
-        values,i = self.recorder.values[-1],monitor_names(self.learn).index(self.monitor)
-        if i>=len(values): return # a validation that was cancelled
-        self.trial.report(self.sign*float(values[i]), self.n_reports)
+        value = monitor_value(self.learn, self.monitor)
+        if value is None: return # a validation that was cancelled
+        self.trial.report(self.sign*value, self.n_reports)
         self.n_reports += 1
         if self.trial.should_prune():
             self.stopped = True

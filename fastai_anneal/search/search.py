@@ -10,7 +10,6 @@ import json,math,numbers,time,warnings
 
 from fastai.basics import *
 from ..annealing.space import Space
-from ..core.files import plain
 from ..core.generators import preserved_rng
 from ..core.monitor import monitor_mode
 from ..schedule.family import CosineAnneal

@@ -13,11 +13,12 @@ from dataclasses import dataclass
 
 from fastai.basics import *
 from fastai.callback.core import Callback
+from fastai.callback.progress import * # gives a learner `no_bar` and `no_logging`
 from ..annealing.space import Categorical
 from ..core.durations import did_you_mean
 from ..core.generators import preserved_rng
 from ..core.hypers import check_hypers,n_batches
-from ..core.monitor import monitor_names,monitor_value
+from ..core.monitor import check_monitor,monitor_value
 from ..core.loaders import seeded_order
 from ..core.undo import remember_attrs
 from .record import SearchError
@@ -121,9 +122,8 @@ class TrialWatch(Callback):
         learn = self.learn
         if len(getattr(learn.dls, 'loaders', ()))<2 or not len(learn.dls.valid):
             raise SearchError("a search compares on a validation set, and these `dls` have none: give `valid_pct`")
-        names = monitor_names(learn)
-        if self.monitored not in names:
-            raise SearchError(f"monitor={self.monitored!r} is not recorded: {did_you_mean(self.monitored, names)}")
+        try: check_monitor(learn, self.monitored)
+        except ValueError as e: raise SearchError(str(e)) from None
         if self.master is None: return
         self.batches = progress_bar(range(n_batches(learn.dls.train)*learn.n_epoch), parent=self.master, leave=False)
         self.batches.update(0)

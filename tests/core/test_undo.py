@@ -10,6 +10,7 @@ from fastai.test_utils import synth_learner,RegModel
 import fastai_anneal.core.undo as undo_module
 from fastai_anneal.core.snapshot import *
 from fastai_anneal.core.undo import *
+from helpers import assert_same
 
 class Net(nn.Module):
     "Dropout and buffers (persistent or not), so that every kind of state is in play"
@@ -59,18 +60,6 @@ def state(learn):
         ema=[(deepcopy(c.shadow.__dict__), c.seen[:], c.rng.bit_generator.state) for c in ema],
         twin=[c.twin.a.weight.detach().clone() for c in ema if hasattr(c, 'twin')])
 
-def same(a, b, path=''):
-    if isinstance(a, torch.Tensor): assert torch.equal(a, b), path
-    elif isinstance(a, np.ndarray): assert np.array_equal(a, b), path
-    elif isinstance(a, dict):
-        assert set(a)==set(b), f'{path}: {set(a)^set(b)}'
-        for k in a: same(a[k], b[k], f'{path}.{k}')
-    elif isinstance(a, (list,tuple,L)):
-        assert len(a)==len(b), path
-        for i,(x,y) in enumerate(zip(a,b)): same(x, y, f'{path}[{i}]')
-    elif isinstance(a, (Metric,Transform)): same(a.__dict__, b.__dict__, path)
-    else: assert a==b or a is b or (a!=a and b!=b), f'{path}: {a!r} != {b!r}'
-
 opts = {'Adam': Adam, 'SGD': partial(SGD, mom=.9), 'Lamb': Lamb, 'ranger': ranger,
         'AdamW': partial(OptimWrapper, opt=torch.optim.AdamW), 'torch SGD': partial(OptimWrapper, opt=torch.optim.SGD, momentum=.9)}
 
@@ -99,7 +88,7 @@ def test_preserved_is_a_bitwise_noop(opt, frozen, when, ending):
             interlude(learn)
             if ex: raise ex
     except (ValueError,KeyboardInterrupt,CancelFitException) as e: assert e is ex
-    same(before, state(learn))
+    assert_same(before, state(learn))
     assert ids==[id(p) for p in learn.model.parameters()]
 
 @pytest.mark.parametrize('opt', opts)
@@ -113,7 +102,7 @@ def test_fit_after_preserved_is_the_same_fit(opt):
         return state(learn)
     a,b = run(False),run(True)
     for s in (a,b): s.pop('cbs'); s['rec'] = {k: s['rec'][k] for k in ('lrs','losses','iters','values')} # the rest holds times of day
-    same(a, b)
+    assert_same(a, b)
 
 _events = [e for e in dir(event) if e.startswith(('before_','after_')) and e!='after_create' and 'cancel' not in e]
 
@@ -130,7 +119,7 @@ def test_interrupt_at_any_event(at):
     before = state(learn)
     with pytest.raises(KeyboardInterrupt):
         with preserved(learn): learn.fit(2, cbs=[Interrupt(at), GradientClip, ParamScheduler({'lr': SchedCos(.1,.01)})])
-    same(before, state(learn))
+    assert_same(before, state(learn))
 
 def test_identity_and_later_additions():
     m = nn.Linear(2,2)
@@ -243,7 +232,7 @@ def test_second_interrupt_waits_for_the_undo(monkeypatch):
     monkeypatch.setattr(undo_module.Snapshot, 'restore', interrupted)
     with pytest.raises(KeyboardInterrupt):
         with preserved(learn): learn.fit(1)
-    same(before, state(learn))
+    assert_same(before, state(learn))
 
 def test_opt_func_that_is_an_instance():
     set_seed(0)
@@ -262,5 +251,5 @@ def test_cuda_rng_and_scaler():
     before = state(learn)
     with preserved(learn, device='cpu'): learn.fit(1); torch.rand(3, device='cuda')
     assert torch.equal(a, torch.cuda.get_rng_state())
-    same(before, state(learn))
+    assert_same(before, state(learn))
 

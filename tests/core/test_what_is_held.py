@@ -7,23 +7,17 @@ from fastai.basics import *
 from fastai.callback.all import *
 from fastai_anneal.core.loaders import *
 from fastai_anneal.core.undo import *
+from helpers import weights
 from parts import *
-
-def quiet(learn):
-    learn.remove_cb(ProgressCallback)
-    learn.logger = noop
-    return learn
-
-def weights(model): return torch.cat([p.detach().flatten() for p in model.parameters()])
 
 def final_weights(make, disturb):
     "The weights after a fit of `make()`, with a fit undone before it if `disturb`"
     set_seed(0, True)
-    learn = quiet(make())
+    learn = silent(make())
     if disturb:
         with preserved(learn): learn.fit(2, 1e-1)
     learn.fit(1, 1e-2)
-    return weights(learn.model)
+    return weights(learn)
 
 # objects that become something else
 
@@ -31,7 +25,7 @@ def final_weights(make, disturb):
 @pytest.mark.parametrize('kind', LAZY)
 def test_lazy_layers_are_lazy_again(kind, opt_func):
     def make(): return Learner(data(), LAZY[kind](), CrossEntropyLossFlat(), opt_func)
-    learn = quiet(make())
+    learn = silent(make())
     classes,params = [type(m) for m in learn.model.modules()],list(learn.model.parameters())
     with preserved(learn): learn.fit(1)
     assert [type(m) for m in learn.model.modules()]==classes
@@ -48,11 +42,11 @@ def test_a_loss_forgets(kind):
 # what a learner of one's own holds
 
 def test_what_a_learner_of_ones_own_holds():
-    learn = quiet(Mine(data(), net(), CrossEntropyLossFlat()))
+    learn = silent(Mine(data(), net(), CrossEntropyLossFlat()))
     learn.fit(1)
-    before = (weights(learn.teacher), learn.opt2.state_dict()['state'][0]['step'].item(), list(learn.norms), learn.n_steps, learn.draws.bit_generator.state)
+    before = (nn.utils.parameters_to_vector(learn.teacher.parameters()).detach(), learn.opt2.state_dict()['state'][0]['step'].item(), list(learn.norms), learn.n_steps, learn.draws.bit_generator.state)
     with preserved(learn): learn.fit(2, 1e-1)
-    after = (weights(learn.teacher), learn.opt2.state_dict()['state'][0]['step'].item(), list(learn.norms), learn.n_steps, learn.draws.bit_generator.state)
+    after = (nn.utils.parameters_to_vector(learn.teacher.parameters()).detach(), learn.opt2.state_dict()['state'][0]['step'].item(), list(learn.norms), learn.n_steps, learn.draws.bit_generator.state)
     assert torch.equal(before[0], after[0]) and before[1:]==after[1:]
 
 # foreign objects in a callback
@@ -60,7 +54,7 @@ def test_what_a_learner_of_ones_own_holds():
 @pytest.mark.parametrize('holder', [types.SimpleNamespace, foreign_class])
 def test_foreign_objects_that_hold_tensors(holder):
     cb = Average(holder())
-    learn = quiet(Learner(data(), net(), CrossEntropyLossFlat(), cbs=cb))
+    learn = silent(Learner(data(), net(), CrossEntropyLossFlat(), cbs=cb))
     learn.fit(1, 1e-2)
     n,shadow = cb.holder.n,[a.clone() for a in cb.holder.shadow]
     with preserved(learn): learn.fit(1, 1e-1)
@@ -70,10 +64,10 @@ def test_an_iterator_in_a_callback_is_warned_of():
     class Drawing(Callback):
         def __init__(self): self.values = iter(range(1000))
         def after_batch(self): next(self.values)
-    learn = quiet(Learner(data(), net(), CrossEntropyLossFlat(), cbs=Drawing()))
+    learn = silent(Learner(data(), net(), CrossEntropyLossFlat(), cbs=Drawing()))
     with preserved(learn) as snapshot: learn.fit(1)
     assert any('range_iterator' in w for w in snapshot.warnings)
-    with preserved(quiet(Learner(data(), net(), CrossEntropyLossFlat(), cbs=MixUp()))) as snapshot: pass
+    with preserved(silent(Learner(data(), net(), CrossEntropyLossFlat(), cbs=MixUp()))) as snapshot: pass
     assert not snapshot.warnings
 
 # what a loader holds

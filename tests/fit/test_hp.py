@@ -9,16 +9,9 @@ from fastai_anneal.annealing.space import *
 from fastai_anneal.fit.hp import HP
 from fastai_anneal.fit.simanneal import SimAnnealHP
 from helpers import *
+from .common import *
 
-LR = {'lr': LogFloat(1e-4,1)}
 learner = partial(small_learner, blobs, opt='sgd', width=16, lr=1e-3)
-def always(change, temp, se=0.): return 1.
-def never(change, temp, se=0.): return 0.
-def two_groups(model): return [list(model[:2].parameters()), list(model[2:].parameters())]
-
-def fit(learn, n_epoch, *cbs, **kwargs):
-    learn.fit(n_epoch, cbs=list(cbs), **kwargs)
-    return learn
 
 def smoothing(learn): return getattr(learn.loss_func, 'func', learn.loss_func).label_smoothing
 

@@ -7,10 +7,9 @@ from fastai_anneal.annealing.space import *
 from fastai_anneal.fit.simanneal import SimAnnealHP
 from fastai_anneal.schedule.checkpoint import Checkpoint
 from helpers import *
+from .common import *
 
-LR = {'lr': LogFloat(1e-4,1)}
 def learner(path, **kwargs): return small_learner(blobs, width=16, lr=1e-3, metrics=accuracy, path=path, **kwargs)
-def always(change, temp, se=0.): return 1.
 def in_fit(learn): return learn.training and not learn.sim_anneal_hp.in_trial
 def killed_at(n): return RaiseAt(lambda learn: n and in_fit(learn) and learn.train_iter==n, RuntimeError('killed'), 'after_batch')
 

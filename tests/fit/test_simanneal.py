@@ -16,19 +16,12 @@ from fastai_anneal.learner import TrainLearner
 from fastai_anneal.schedule.family import CosineAnneal
 from fastai_anneal.schedule.checkpoint import Checkpoint
 from helpers import *
+from .common import *
 
-LR = {'lr': LogFloat(1e-4,1)}
 LR_WD = {**LR, 'wd': LogFloat(1e-5,.3)}
 N_ITER = 16
 def learner(n=256, n_valid=120, lr=1e-3, opt='sgd', dropout=0., metrics=accuracy, **kwargs):
     return small_learner(partial(blobs, n=n, n_valid=n_valid), opt=opt, width=16, dropout=dropout, lr=lr, metrics=metrics, **kwargs)
-def never(change, temp, se=0.): return 0.
-def always(change, temp, se=0.): return 1.
-def two_groups(model): return [list(model[:2].parameters()), list(model[2:].parameters())]
-
-def fit(learn, n_epoch, *cbs, **kwargs):
-    learn.fit(n_epoch, cbs=list(cbs), **kwargs)
-    return learn
 
 def in_fit(learn): return not learn.sim_anneal_hp.in_trial
 
