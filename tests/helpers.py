@@ -29,7 +29,7 @@ ROOT = Path(__file__).parent.parent
 
 class Items(list):
     "Items of a dataset that `Learner.export` can empty"
-    def new_empty(self): return Items()
+    def new_empty(self): return type(self)()
 
 def sums(n=40, n_valid=8, bs=4):
     "Loaders of a regression: the sum of four numbers"

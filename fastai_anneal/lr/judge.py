@@ -8,8 +8,9 @@ __all__ = ['Judgement', 'worth', 'paired_change', 'has_collapsed', 'floats', 'su
 
 # %% ../../nbs/lr/judge.ipynb #c15fa9e9
 import math
+from collections.abc import MutableMapping
 from contextlib import contextmanager
-from copy import deepcopy
+from copy import copy,deepcopy
 from typing import NamedTuple
 
 from fastai.basics import *
@@ -19,7 +20,7 @@ from ..core.generators import preserved_rng
 from ..core.monitor import monitor_mode
 from ..core.ranks import from_first,is_distributed,mean_over_ranks
 from ..core.loaders import seeded_order
-from ..core.undo import remember_attrs
+from ..core.undo import preserved,remember_attrs
 
 # %% ../../nbs/lr/judge.ipynb #f490e324
 class Judgement(NamedTuple):
@@ -76,21 +77,40 @@ def subset(
     n_items:int # Items of `batch`: tensors of that length are indexed, all else is kept
 ):
     "The items of `batch` at the positions `at`"
-    return apply(lambda t: t[at] if isinstance(t, Tensor) and t.ndim and len(t)==n_items else t, batch)
+    if is_listy(batch): return type(batch)([subset(part, at, n_items) for part in batch])
+    if isinstance(batch, MutableMapping):
+        thinned = copy(batch)
+        thinned.update({name: subset(part, at, n_items) for name,part in batch.items()})
+        return thinned
+    return batch[at] if _is_by_item(batch, n_items) else batch
+
+def _is_by_item(part, n_items): return isinstance(part, Tensor) and part.ndim>0 and len(part)==n_items
+
+def _leaves(batch):
+    "What `batch` is made of"
+    if isinstance(batch, MutableMapping): batch = list(batch.values())
+    return [leaf for part in batch for leaf in _leaves(part)] if is_listy(batch) else [batch]
 
 def nbytes(
     batch # Tensors in tuples, lists, dicts
 )->int:
     "Memory that the tensors of `batch` take"
-    if isinstance(batch, Tensor): return batch.numel()*batch.element_size()
-    if isinstance(batch, dict): batch = list(batch.values())
-    return sum(map(nbytes, batch)) if isinstance(batch, (list,tuple)) else 0
+    return sum(t.numel()*t.element_size() for t in _leaves(batch) if isinstance(t, Tensor))
 
-def _joined(batches, n):
-    "`batches`, always `n` of them as one, if they can be joined"
-    if n==1: return batches
-    try: return [to_concat(batches[i:i+n]) for i in range(0, len(batches), n)]
-    except Exception: return batches
+def _n_items(learn, batch):
+    "How many items `batch` has: as many as its targets, which are what fastai counts, too"
+    undo = remember_attrs(learn)
+    try:
+        learn._split(batch)
+        return find_bs(learn.yb or batch)
+    finally: undo()
+
+def _joined(batches):
+    "`batches`, all of single items, as one if their items have the same shape"
+    shapes = {tuple(t.shape[1:] for t in _leaves(batch)) for batch in batches}
+    if len(batches)==1 or len(shapes)>1: return batches
+    try: return [to_concat(batches)]
+    except Exception: return batches # a mapping of another library
 
 class _HeldItems:
     "Every `stride`-th of the items to judge by, in `batches`"
@@ -98,6 +118,7 @@ class _HeldItems:
         self.learn,self.n_items = learn,n_items
         self.holdout,self.max_gb = holdout,max_gb
         self.stride,self.batches = None,[]
+        self.is_whole = False # are there only whole batches to hold?
         with preserved_rng(), seeded_order(learn.dls, 0): self._read(*self._loader())
 
     def _loader(self):
@@ -111,21 +132,31 @@ class _HeldItems:
 
     def _read(self, loader, n_all):
         n_read = 0
-        for batch in loader:
-            size = find_bs(batch)
-            if self.stride is None: self._plan(n_all, nbytes(batch)/size)
-            rows = slice(-n_read%self.stride, None, self.stride)
-            batch = subset(self.learn._set_device(batch), rows, size)
-            if find_bs(batch): self.batches.append(batch)
+        for i,batch in enumerate(loader):
+            size = _n_items(self.learn, batch)
+            if self.stride is None: self._plan(n_all, size, batch)
+            rows,batch = self.rows(i, n_read, size),self.learn._set_device(batch)
+            if rows: self.batches.append(batch if self.is_whole else subset(batch, rows, size))
             n_read += size
             if n_all is None and n_read>=self.n_items: break
-        self.batches = _joined(self.batches, self.stride or 1)
+        if self.is_whole or self.stride is None: return
+        groups = [self.batches[i:i+self.stride] for i in range(0, len(self.batches), self.stride)]
+        self.batches = [batch for group in groups for batch in _joined(group)]
 
-    def _plan(self, n_all, item_bytes):
-        "Hold as many items as are asked for, have room, and are not held out"
-        self.n_items = max(1, min(self.n_items, int(self.max_gb*2**30/max(item_bytes, 1))))
+    def _plan(self, n_all, size, batch):
+        "Hold as many items as are asked for, have room, and are not held out; `batch`, of `size` items, is the first"
+        n_room = int(self.max_gb*2**30*size/max(nbytes(batch), 1))
+        self.n_items = max(1, min(self.n_items, n_room))
+        self.is_whole = not all(_is_by_item(leaf, size) for leaf in _leaves(batch))
         self.stride = 1
-        if n_all is not None: self.stride = max(1, min(n_all, math.ceil(1/(1-self.holdout))), n_all//self.n_items)
+        if n_all is None: return
+        n,n_held = (math.ceil(n_all/size),max(1, self.n_items//size)) if self.is_whole else (n_all,self.n_items)
+        self.stride = max(1, min(n, math.ceil(1/(1-self.holdout))), n//n_held)
+
+    def rows(self, n_batches, n_items, size):
+        "Which items to hold of a batch of `size` that comes after so many others"
+        if self.is_whole: return [] if n_batches%self.stride else list(range(size))
+        return list(range(-n_items%self.stride, size, self.stride))
 
 # %% ../../nbs/lr/judge.ipynb #66625029
 _replaced = contextmanager(replacing_yield)
@@ -149,17 +180,19 @@ def item_losses(
 
 # %% ../../nbs/lr/judge.ipynb #f6345409
 @contextmanager
-def _evaluating(model, weights):
+def _evaluating(learn, weights):
     "The model in evaluation, with `weights` in place of its own if there are some"
-    modes = [(m,m.training) for m in model.modules()]
+    model = learn.model
+    undo = [remember_attrs(o) for o in (learn, *model.modules())] # modes, and the hidden state of a recurrent network
     own = None if weights is None else [t.clone() for t in floats(model)]
     try:
         if own is not None: torch._foreach_copy_(floats(model), weights)
         model.eval()
+        learn.training = False
         yield
     finally:
         if own is not None: torch._foreach_copy_(floats(model), own)
-        for m,mode in modes: m.training = mode
+        for f in undo: f()
 
 class Judge:
     "Judges weights by validation items that are read once, or by training items where there are none"
@@ -173,8 +206,8 @@ class Judge:
     ):
         self.learn,self.loss_func = learn,learn.loss_func
         self.monitor,self.mode = monitor,monitor_mode(monitor, mode)
-        items = _HeldItems(learn, n_items, holdout, max_gb)
-        self.batches,self.stride = items.batches,items.stride
+        self.held = _HeldItems(learn, n_items, holdout, max_gb)
+        self.batches,self.stride = self.held.batches,self.held.stride
 
     def metrics(self):
         "Fresh copies of the metrics that are monitored: none or one"
@@ -186,24 +219,36 @@ class Judge:
         weights:list=None # Tensors to judge in place of the model's own, as many and as large as `floats(model)`
     )->Judgement:
         "Judge the model as it is, and leave everything as it was"
-        learn,undo = self.learn,remember_attrs(self.learn)
-        with preserved_rng(), torch.no_grad(), muted(learn, also=Recorder), _evaluating(learn.model, weights):
-            learn.training = False
-            try: return self._judged()
+        with preserved_rng(), self._validating(weights):
+            try: value,losses = self._validated(self.batches)
             except CANCELS: return Judgement(math.nan)
-            finally: undo()
+        if is_distributed(): # all processes have to decide the same
+            value,losses = mean_over_ranks(torch.tensor(value, device=losses.device)),from_first(losses.cpu())
+        return Judgement(value, losses)
 
-    def _judged(self):
+    def check(self):
+        "In `before_fit`: a `ValueError` if the first batch cannot be judged; what callbacks object to is theirs to say"
+        if not self.batches: raise ValueError("there are no validation items to judge by")
+        try:
+            with preserved(self.learn), self._validating(): self._validated(self.batches[:1])
+        except CANCELS: pass
+        except Exception as e:
+            if str(e).startswith('Exception occured in'): return # it may not have seen `before_epoch` yet
+            raise ValueError(f"a validation batch cannot be judged ({type(e).__name__}: {e}): does `learn.validate()` "
+                             f"work, and {self.monitor!r} of a batch?") from e
+
+    @contextmanager
+    def _validating(self, weights=None):
+        with torch.no_grad(), muted(self.learn, also=Recorder), _evaluating(self.learn, weights): yield
+
+    def _validated(self, batches):
         metrics,losses = self.metrics(),[]
-        for i,batch in enumerate(self.batches):
+        for i,batch in enumerate(batches):
             self.learn.one_batch(i, batch)
             for metric in metrics: metric.accumulate(self.learn)
             losses.append(item_losses(self.learn, self.loss_func))
         losses = torch.cat(losses).double()
-        value = float(metrics[0].value) if metrics else losses.mean().item()
-        if is_distributed(): # all processes have to decide the same
-            value,losses = mean_over_ranks(torch.tensor(value, device=losses.device)),from_first(losses.cpu())
-        return Judgement(value, losses)
+        return float(metrics[0].value) if metrics else losses.mean().item(),losses
 
 # %% ../../nbs/lr/judge.ipynb #a1c9bbf2
 class HeldOutScore:
@@ -213,12 +258,13 @@ class HeldOutScore:
     ):
         self.judge = judge
         self.history = [] # of all validations that ended
-        self.n_seen = None # items of the validation under way
+        self.n_seen,self.n_batches = None,0 # items and batches of the validation under way
         self.total,self.n_items,self.metrics = 0.,0,[]
 
     def before_validate(self):
         "A validation begins"
-        self.n_seen,self.total,self.n_items = 0,0.,0
+        self.n_seen,self.n_batches = 0,0
+        self.total,self.n_items = 0.,0
         self.metrics = self.judge.metrics()
 
     def after_loss(self):
@@ -226,8 +272,9 @@ class HeldOutScore:
         learn,stride = self.judge.learn,self.judge.stride
         if stride in (None,1) or self.n_seen is None: return
         size = find_bs(learn.yb)
-        others = [i for i in range(size) if (self.n_seen+i)%stride]
-        self.n_seen += size
+        held = set(self.judge.held.rows(self.n_batches, self.n_seen, size))
+        others = [i for i in range(size) if i not in held]
+        self.n_seen,self.n_batches = self.n_seen+size,self.n_batches+1
         if not others: return
         if self.metrics: return self._accumulate(others, size)
         self.total += item_losses(learn, self.judge.loss_func)[others].double().sum().item()
