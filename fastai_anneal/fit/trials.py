@@ -182,7 +182,6 @@ class Trials:
         tape,rewind = Tape(self.drawn, controls.set_targets if raw else None),Rewind(cb, self.record.log, cb.device)
         self.replay = Replay(controls, tape, rewind, cb.max_gb, cb.average)
         judge = Judge(self.learn, cb.monitor, cb.mode, cb.n_valid or self._n_items(), cb.holdout)
-        judge.check()
         self.bench = _Bench(cb, controls, self.replay, judge)
         self.guard = _Guard(self.bench)
         n_iter = n_batches(self.learn.dls.train)

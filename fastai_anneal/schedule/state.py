@@ -127,14 +127,18 @@ class CallbackState(NamedTuple):
 # %% ../../nbs/schedule/state.ipynb #e7ce0009
 _counters = 'train_iter','pct_train','smooth_loss' # of the learner
 
+def _saved_grad(grad):
+    "`grad`; 0 for zeros, which the optimizer takes for a gradient, other than `None`"
+    if grad is None or grad.is_sparse or grad.count_nonzero(): return grad
+    return 0
+
 def training_state(
     learn:Learner, # In a fit, after a batch
     cbs # Callbacks whose state is taken, too
 )->dict:
     "All that the next batch depends on"
-    grads = [p.grad if p.grad is not None and p.grad.count_nonzero() else None for p in learn.model.parameters()]
     return dict(**trained_state(learn),
-                grads=grads,
+                grads=[_saved_grad(p.grad) for p in learn.model.parameters()],
                 rng=random_state(learn.dls),
                 learn={name: learn.__dict__[name] for name in _counters if name in learn.__dict__},
                 metrics=[_data_of(metric) for metric in learn.metrics],
@@ -148,8 +152,8 @@ def set_training_state(
     "Let the next batch of `learn` be the one after `state`"
     set_trained_state(learn, state)
     for p,grad in zip(learn.model.parameters(), state['grads'], strict=True):
-        if grad is not None: p.grad = grad.to(p.device)
-        elif p.grad is not None: p.grad.zero_()
+        if isinstance(grad, Tensor): p.grad = grad.to(p.device)
+        else: p.grad = None if grad is None else torch.zeros_like(p)
     for metric,data in zip(learn.metrics, state['metrics']): _set_data(metric, _read_data(data))
     for cb,saved in zip(cbs, state['cbs']): CallbackState.read(saved).give(cb)
     learn.__dict__.update(state['learn'])
