@@ -244,16 +244,6 @@ def test_opt_func_that_is_an_instance():
     with preserved(learn): learn.fit(1, 3.)
     assert learn.opt is None and opt.hypers[0]['lr']==.1
 
-@pytest.mark.cuda
-def test_cuda_rng_and_scaler():
-    learn = learner(cbs=EMA()).to_fp16()
-    learn.dls.cuda(); learn.fit(1)
-    a = torch.cuda.get_rng_state()
-    before = state(learn)
-    with preserved(learn, device='cpu'): learn.fit(1); torch.rand(3, device='cuda')
-    assert torch.equal(a, torch.cuda.get_rng_state())
-    assert_same(before, state(learn))
-
 
 def test_tensors_that_repeat_themselves():
     "As the random transforms of images keep them"
