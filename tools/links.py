@@ -8,7 +8,8 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote,urlsplit
 
-LOADED = {'script': 'src', 'img': 'src', 'iframe': 'src', 'source': 'src', 'link': 'href'} # what a browser fetches by itself
+# What a browser fetches by itself
+LOADED = {'script': 'src', 'img': 'src', 'iframe': 'src', 'source': 'src', 'link': 'href'}
 
 class Page(HTMLParser):
     "Anchors, links and loaded files of a page"
@@ -34,7 +35,8 @@ def fault(page, link):
     target = (page.parent/unquote(parts.path)).resolve() if parts.path else page
     if target.is_dir(): target = target/'index.html'
     if not target.exists(): return 'no such file'
-    if parts.fragment and target.suffix=='.html' and unquote(parts.fragment) not in page_at(target).anchors: return 'no such anchor'
+    anchor = unquote(parts.fragment)
+    if anchor and target.suffix=='.html' and anchor not in page_at(target).anchors: return 'no such anchor'
 
 def is_elsewhere(link): return bool(urlsplit(link).netloc) and not link.startswith('data:')
 

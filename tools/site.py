@@ -1,7 +1,8 @@
 """Write the sources of the site into a folder: `python tools/site.py FOLDER`
 
-The pages are those of `docs/`, README.md, CHANGELOG.md and CONTRIBUTING.md, the notebooks as they are read (`inside/`, `tutorials/`,
-`guides/`), and a reference of all public names, made from their signatures and docments. `tools/docs` renders them with Sphinx.
+The pages are those of `docs/`, README.md, CHANGELOG.md and CONTRIBUTING.md, the notebooks as they are read
+(`inside/`, `tutorials/`, `guides/`), and a reference of all public names, made from their signatures and docments.
+`tools/docs` renders them with Sphinx.
 """
 import ast,importlib,inspect,re,shutil,sys,textwrap
 from configparser import ConfigParser
@@ -40,17 +41,19 @@ def room_of(module): return module.removeprefix(f'{PACKAGE}.').split('.')[0]
 def patched(module):
     "Names such as `Learner.lr_find` that `module` adds to classes of others"
     own = importlib.import_module(module)
-    for name in index['syms'].get(module, {}):
-        owner,_,method = name.removeprefix(f'{module}.').rpartition('.')
-        if owner and '.' not in owner and not name.startswith((f'{module}._')) and not method.startswith('_') and getattr(own, owner, None) is not None:
-            if module_of(getattr(own, owner))!=module: yield f'{owner}.{method}', getattr(getattr(own, owner), method)
+    for path in index['syms'].get(module, {}):
+        names = path.removeprefix(f'{module}.').split('.')
+        if len(names)!=2 or any(name.startswith('_') for name in names): continue
+        owner = getattr(own, names[0], None)
+        if owner is not None and module_of(owner)!=module: yield '.'.join(names),getattr(owner, names[1])
 
 def public_names():
     "`{room: {name: object}}` of all that a user gets"
     rooms = {room: {} for room in ROOMS}
     for name in public.__all__:
         thing = getattr(public, name)
-        if callable(thing) and module_of(thing).startswith(PACKAGE): rooms.setdefault(room_of(module_of(thing)), {})[name] = thing
+        if not callable(thing) or not module_of(thing).startswith(PACKAGE): continue
+        rooms.setdefault(room_of(module_of(thing)), {})[name] = thing
     for module in index['syms']:
         for name,method in patched(module): rooms.setdefault(room_of(module), {})[name] = method
     return {room: names for room,names in rooms.items() if names}
@@ -95,9 +98,10 @@ def parameter_table(func):
     except OSError: return '' # a record's `__init__` has no source; its fields are in the signature
     rows = [row.split(' | ') for row in table.splitlines()]
     if len(rows)<3: return ''
-    table = '\n'.join(' | '.join(['| `'+row[0].strip('| ')+'`']+row[1:]) if n>1 and '**' not in row[0] else ' | '.join(row)
-                      for n,row in enumerate(rows))
-    return table.replace('NoneType', '').replace('|    | **Type**', '| **Parameter** | **Type**')+'\n'
+    for row in rows[2:]:
+        if '**' not in row[0]: row[0] = f"| `{row[0].strip('| ')}`"
+    table = '\n'.join(' | '.join(row) for row in rows)
+    return table.replace('NoneType', '').replace('|    | **', '| **Parameter** | **', 1)+'\n'
 
 def entry(name, thing):
     "Heading, signature, docstring, table of parameters and methods of a public name"
@@ -111,8 +115,8 @@ def entry(name, thing):
     return text+'\n'
 
 def reference_page(room, names):
-    title = ROOMS.get(room, room)
-    return f'# {title}\n\n'+''.join(entry(name, names[name]) for name in sorted(names, key=lambda n: (n.islower(), n.lower())))
+    classes_first = sorted(names, key=lambda name: (name.islower(), name.lower()))
+    return f'# {ROOMS.get(room, room)}\n\n'+''.join(entry(name, names[name]) for name in classes_first)
 
 # ---- links from prose to the reference
 
@@ -140,7 +144,8 @@ def export_cell(cell):
     "An exported cell is a part of the inside: its source, folded"
     source = DIRECTIVE.sub('', cell.source).strip()
     if all(isinstance(node, (ast.Import, ast.ImportFrom)) for node in ast.parse(source).body): return None
-    title = 'Source'+(' of '+', '.join(f'<code>{escape(name)}</code>' for name in defined(source)) if defined(source) else '')
+    names = ', '.join(f'<code>{escape(name)}</code>' for name in defined(source))
+    title = f'Source of {names}' if names else 'Source'
     text = f'<details class="source"><summary>{title}</summary>\n\n```python\n{source}\n```\n\n</details>'
     return nbformat.v4.new_markdown_cell(text)
 
@@ -186,7 +191,7 @@ def title_of(path):
 
 # ---- the whole
 
-def toctree(paths, depth=1): return '\n'.join(['```{toctree}', f':maxdepth: {depth}', ''] + [str(path) for path in paths] + ['```\n'])
+def toctree(pages): return '\n'.join(['```{toctree}', ':maxdepth: 1', '', *pages, '```\n'])
 
 def write(path, text):
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -203,8 +208,9 @@ def write_inside(out):
         pages = sorted((out/'inside'/room).glob('*.ipynb'))
         write(out/'inside'/room/'index.md', f'# {room}/\n\n'+toctree([page.stem for page in pages]))
     alone = sorted(path.stem for path in (out/'inside').glob('*.ipynb'))
-    text = '# How it works\n\nThe notebooks that the package is made from: prose, a small piece of code, and a lesson that shows what it does.\n\n'
-    write(out/'inside'/'index.md', text+toctree([f'{room}/index' for room in rooms]+alone))
+    text = 'The notebooks that the package is made from: prose, a small piece, and a lesson that shows what it does.'
+    pages = [f'{room}/index' for room in rooms]+alone
+    write(out/'inside'/'index.md', f'# How it works\n\n{text}\n\n'+toctree(pages))
 
 def write_reference(out):
     for room,names in NAMES.items(): write(out/'reference'/f'{room}.md', reference_page(room, names))
@@ -221,7 +227,8 @@ def write_llms(out):
     lines = [f'# {PACKAGE}', '', f"> {settings()['description']}", '']
     for folder in ('guides', 'tutorials', 'reference', 'inside'):
         lines += [f'## {folder.title()}', '']
-        for path in sorted(path for path in (out/folder).rglob('*') if path.suffix in ('.md','.ipynb') and path.stem!='index'):
+        pages = [path for path in (out/folder).rglob('*') if path.suffix in ('.md','.ipynb') and path.stem!='index']
+        for path in sorted(pages):
             title,line = title_of(path)
             lines.append(f"- [{title}]({path.relative_to(out).with_suffix('.html')})"+(f': {line}' if line else ''))
         lines.append('')
