@@ -21,6 +21,7 @@ html_extra_path = ['extra']
 html_css_files = ['site.css']
 html_show_sphinx = False
 html_copy_source = False
+html_show_search_summary = False # a page opened from a folder may not fetch others
 html_math_renderer = 'mathml'
 
 def visit_inline(self, node):

@@ -1932,6 +1932,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                'fastai_anneal/schedule/shapes.py'),
                                                'fastai_anneal.schedule.shapes._mix': ( 'schedule/shapes.html#_mix',
                                                                                        'fastai_anneal/schedule/shapes.py'),
+                                               'fastai_anneal.schedule.shapes._number': ( 'schedule/shapes.html#_number',
+                                                                                          'fastai_anneal/schedule/shapes.py'),
                                                'fastai_anneal.schedule.shapes._positive_steps': ( 'schedule/shapes.html#_positive_steps',
                                                                                                   'fastai_anneal/schedule/shapes.py'),
                                                'fastai_anneal.schedule.shapes.one_cycle_at': ( 'schedule/shapes.html#one_cycle_at',

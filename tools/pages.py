@@ -1,4 +1,7 @@
-"""Write the sources of the site into a folder: `python tools/site.py FOLDER`
+"""Write the sources of the site into a folder: `python tools/pages.py FOLDER`
+
+`python tools/pages.py --install-cells` writes the first cell of the tutorials, for Colab and Kaggle, from `repository`
+in settings.ini; without an address there is none.
 
 The pages are those of `docs/`, README.md, CHANGELOG.md and CONTRIBUTING.md, the notebooks as they are read
 (`inside/`, `tutorials/`, `guides/`), and a reference of all public names, made from their signatures and docments.
@@ -60,7 +63,9 @@ def public_names():
 
 # ---- the reference
 
-def anchor(name): return 'api-'+name.lower().replace('.', '-')
+def anchor(name):
+    "The label of a name; Sphinx does not tell `anneal` from `Anneal`"
+    return ('function-' if name.islower() else 'api-')+name.lower().replace('.', '-')
 
 def source_link(thing):
     "A link to the lines of `thing`, if the repository has an address"
@@ -160,7 +165,7 @@ def read_cell(cell):
         cell.source = linked(re.sub(r'\]\(([\w./]+)\.html(#[^)]*)?\)', notebook_link, cell.source))
         return cell
     found = directives(cell)
-    if {'hide','default_exp'} & set(found): return None
+    if {'hide','default_exp','eval:'} & set(found): return None
     if {'export','exporti','exports'} & set(found): return export_cell(cell)
     cell.source = DIRECTIVE.sub('', cell.source).strip()
     for output in cell.outputs: output.get('data', {}).pop('text/latex', None)
@@ -169,16 +174,31 @@ def read_cell(cell):
 def colab_links(path):
     "Links that open a tutorial elsewhere, if the repository has an address"
     if not REPOSITORY: return []
+    path = path.relative_to(ROOT)
     where = REPOSITORY.removeprefix('https://')
     colab = f"https://colab.research.google.com/{where.replace('github.com', 'github')}/blob/main/{path}"
     kaggle = f'https://www.kaggle.com/kernels/welcome?src={REPOSITORY}/blob/main/{path}'
     return [nbformat.v4.new_markdown_cell(f'[Open in Colab]({colab}) · [Open in Kaggle]({kaggle})')]
 
+INSTALL = '# Colab and Kaggle have no fastai_anneal'
+
+def install_cells():
+    "The cell that installs the package where a tutorial is opened elsewhere, if the repository has an address"
+    if not REPOSITORY: return []
+    source = f"#| eval: false\n{INSTALL}\n%pip install -q 'fastai_anneal[demo] @ git+{REPOSITORY}'"
+    return [nbformat.v4.new_code_cell(source, id='install')]
+
+def with_install_cell(notebook):
+    "`notebook`, with the cell that installs the package behind its title, or without"
+    kept = [cell for cell in notebook.cells if INSTALL not in cell.source]
+    notebook.cells = kept[:1]+install_cells()+kept[1:]
+    return notebook
+
 def write_notebook(source, target):
     notebook = nbformat.read(source, 4)
     cells = [read_cell(cell) for cell in notebook.cells]
     notebook.cells = [cell for cell in cells if cell is not None]
-    if source.parent.name=='tutorials': notebook.cells[1:1] = colab_links(source.relative_to(ROOT))
+    if source.parent.name=='tutorials': notebook.cells[1:1] = colab_links(source)
     for n,cell in enumerate(notebook.cells): cell['id'] = f'cell-{n}'
     target.parent.mkdir(parents=True, exist_ok=True)
     nbformat.write(notebook, target)
@@ -247,4 +267,10 @@ def build(out):
     (out/'contents.md').unlink()
     write_llms(out)
 
-if __name__=='__main__': build(Path(sys.argv[1]).resolve())
+def tutorials(): return sorted((ROOT/'nbs'/'tutorials').glob('*.ipynb'))
+
+def main(target):
+    if target!='--install-cells': return build(Path(target).resolve())
+    for path in tutorials(): nbformat.write(with_install_cell(nbformat.read(path, 4)), path)
+
+if __name__=='__main__': main(sys.argv[1])
