@@ -14,6 +14,7 @@ from ..core.generators import loaders_of
 from ..core.hypers import n_batches
 from ..core.monitor import check_monitor,monitor_mode
 from ..core.refusing import RefusingCallback,refusing
+from ..core.ranks import rank
 from ..core.undo import delayed_interrupt
 from ..schedule.shapes import Shape,ShapeExp
 from ..annealing.accept import penalty
@@ -23,7 +24,8 @@ from .controls import Controls
 from .hp import as_hps
 from .plan import plan_rounds
 from .trials import Trials
-from .walk import HasRecord,Record
+from .told import HasRecord
+from .walk import Record
 
 # %% ../../nbs/fit/simanneal.ipynb #c37b496e
 def _check(every, temp, max_gb, **counts):
@@ -134,6 +136,7 @@ class SimAnnealHP(HasRecord, RefusingCallback):
         recorder = self.learn.recorder
         recorder.hps = {**getattr(recorder, 'hps', {}), **self.record.log}
         self._free()
+        if self.learn.logger is not noop and rank()==0: print(self)
 
     def _guarded_epoch(self):
         try: self.run_epoch()
