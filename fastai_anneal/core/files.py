@@ -79,6 +79,7 @@ _KINDS = {cls.__name__: cls for cls in (set, frozenset, L, deque, Counter, Fract
 _KIND = '__kind__' # key of a dict that spells out one of them
 
 def _packed_leaf(obj, place, left_out):
+    if type(obj) is Tensor: return obj.detach() # sparse ones cannot be cast
     if isinstance(obj, Tensor) and not isinstance(obj, nn.Parameter): return obj.detach().as_subclass(Tensor)
     if isinstance(obj, np.ndarray) and not obj.dtype.hasobject:
         return {_KIND: 'ndarray', 'dtype': str(obj.dtype), 'shape': list(obj.shape), 'bytes': obj.tobytes()}

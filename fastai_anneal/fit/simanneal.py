@@ -19,7 +19,7 @@ from ..core.undo import delayed_interrupt
 from ..schedule.shapes import Shape,ShapeExp
 from ..annealing.accept import penalty
 from ..annealing.space import Categorical,Space
-from ..lr.judge import HeldOutScore
+from ..lr.judge import HeldOutScore,check_has_one_loss
 from .controls import Controls
 from .hp import as_hps
 from .plan import plan_rounds
@@ -44,6 +44,7 @@ def _check_shares(**shares):
 def _checked_plan(cb):
     "The rounds of the fit that `cb` is about to be in; a `ValueError` if there can be none"
     learn = cb.learn
+    check_has_one_loss(learn, 'SimAnnealHP')
     if len(loaders_of(learn.dls))<2 or not len(learn.dls.valid):
         raise ValueError("SimAnnealHP judges on the validation set, and there is none: make `dls` with a `valid_pct`")
     check_monitor(learn, cb.monitor)
@@ -101,7 +102,8 @@ class SimAnnealHP(HasRecord, RefusingCallback):
         with refusing(self.learn):
             plan,self.record = _checked_plan(self),Record(self.space.names)
             self.trials = Trials(self, plan, Controls(self.learn, self.hps, self.record, self.warm, self.cool))
-        self.held = HeldOutScore(self.trials.bench.judge)
+            self.held = HeldOutScore(self.trials.bench.judge)
+            self.trials.bench.judge.check()
         self.record.scores = self.held.history
         self.run_epoch,self.learn._do_epoch = self.learn._do_epoch,self._guarded_epoch
 
