@@ -29,7 +29,7 @@ def _remember_hypers(opt):
 
 def _remember_learner(learn, *cbs):
     "A function that undoes what `fit` does to `learn`, its callbacks and `cbs` up to the first epoch"
-    undo = [remember_attrs(o) for o in (learn, *learn.cbs, *cbs)]
+    undo = [remember_attrs(o) for o in (learn, learn.dls, *learn.cbs, *cbs)]
     for opt in {id(o): o for o in (learn.opt, learn.opt_func)}.values():
         if isinstance(opt, _BaseOptimizer): undo.append(_remember_hypers(opt))
     on_learner = list(learn.cbs)

@@ -6,9 +6,8 @@
 __all__ = ['failed_everywhere', 'together']
 
 # %% ../../nbs/core/together.ipynb #8b7e8a36
-import os,re,sys,threading
+import os,re,sys,threading,time
 from contextlib import contextmanager
-from datetime import timedelta
 
 import torch.distributed as dist
 from fastai.basics import *
@@ -27,6 +26,7 @@ class _Ends:
         self.n_shared = 0 # failures that all had in common, which are over
         self.broken = None # the group that has fallen apart
         self.is_watched = False
+        self.told = None # what another process said: the store may be gone when it is needed
 
     @property
     def group(self): return dist.distributed_c10d._get_default_group()
@@ -43,24 +43,29 @@ class _Ends:
         for i in range(n_ranks()):
             if i==rank() or not self.store.check([self.key(i)]): continue
             message = self.store.get(self.key(i)).decode().partition(' ')[2]
-            return f"process {i} has failed, and so this one stops: {message}"
+            self.told = f"process {i} has failed, and so this one stops: {message}"
+        return self.told
 
     def is_shared(self, error):
         "Do all processes fail in the same place?"
         keys = [self.key(i) for i in range(n_ranks())]
         try:
             self.tell(error)
-            self.store.wait(keys, timedelta(seconds=_PATIENCE))
+            deadline = time.monotonic()+_PATIENCE
+            while not self.store.check(keys):
+                if time.monotonic()>deadline: return False
+                time.sleep(.02)
             places = {self.store.get(key).split()[0] for key in keys}
-        except Exception: return False # the store was in a process that is no more, or nobody came
-        self.n_shared += len(places)==1
-        return len(places)==1
+        except Exception: return False # the store was in a process that is no more
+        if len(places)>1: return False
+        self.n_shared,self.told = self.n_shared+1,None
+        return True
 
     def why_lost(self):
         "Why the connection broke, as far as it is known"
-        try: told = self.others()
-        except Exception: told = None # the store was in the process that is no more
-        return told or "another process has ended or was killed, and so this one stops"
+        try: self.others()
+        except Exception: pass # the store was in the process that is no more
+        return self.told or "another process has ended or was killed, and so this one stops"
 
 _ends = _Ends()
 

@@ -13,6 +13,7 @@ from ..core.durations import check_duration,check_number,duration_its
 from ..core.generators import loaders_of
 from ..core.hypers import n_batches
 from ..core.monitor import check_monitor,monitor_mode
+from ..core.ranks import agreed
 from ..core.refusing import RefusingCallback,refusing
 from ..core.undo import delayed_interrupt
 from ..schedule.shapes import Shape,ShapeExp
@@ -97,8 +98,10 @@ class SimAnnealHP(HasRecord, RefusingCallback):
         self.run = is_training(self.learn) and bool(self.hps) # until `after_fit`
         if not self.run: return
         with refusing(self.learn):
-            plan,self.record = _checked_plan(self),Record(self.space.names)
-            self.trials = Trials(self, plan, Controls(self.learn, self.hps, self.record, self.warm, self.cool))
+            with agreed(): # before items are read, which all processes do or none
+                plan,self.record = _checked_plan(self),Record(self.space.names)
+                controls = Controls(self.learn, self.hps, self.record, self.warm, self.cool)
+            self.trials = Trials(self, plan, controls)
         self.held = HeldOutScore(self.trials.bench.judge)
         self.record.scores = self.held.history
         self.run_epoch,self.learn._do_epoch = self.learn._do_epoch,self._guarded_epoch
