@@ -11,6 +11,7 @@ import math,time
 from fastai.basics import *
 
 from ..core.hypers import n_batches
+from ..core.ranks import from_first,n_ranks
 from ..schedule.checkpoint import Checkpoint
 from ..annealing.space import Space
 from ..lr.horizon import optimizer_kind
@@ -18,7 +19,7 @@ from ..lr.judge import Judge,Judgement,has_collapsed,paired_change,worth
 from ..lr.probe import ProbePlan,probe
 from .controls import Controls
 from .plan import screen_cost
-from .replay import Replay,Rewind,Tape,is_finite
+from .replay import Replay,Rewind,Tape,is_finite,is_finite_here
 from .walk import Decision,Trial,Walk,decide
 
 # %% ../../nbs/fit/trials.ipynb #fffa7452
@@ -129,7 +130,7 @@ class _Guard:
     def leave(self):
         "After an error or Ctrl-C: leave finite weights"
         self.bench.controls.take_off()
-        if self.rewind.best is not None and not is_finite(self.bench.learn): self.rewind.best.trained.restore()
+        if self.rewind.best is not None and not is_finite_here(self.bench.learn): self.rewind.best.trained.restore()
 
 # %% ../../nbs/fit/trials.ipynb #d5e69d4f
 class _Screen:
@@ -141,19 +142,19 @@ class _Screen:
     def run(self, n_total):
         "Look for the rate of a fit of `n_total` batches by short cycles, and begin the fit anew with it"
         bench,dim,round = self.bench,self.dim,self.bench.replay.round
-        rates = [dim.value(u) for u in Space({'lr': dim}).stratified(self.walk.rng, round.n_try)[:,0]]
+        rates = from_first([dim.value(u) for u in Space({'lr': dim}).stratified(self.walk.rng, round.n_try)[:,0]])
         plan = ProbePlan(n_total, round.length, _n_bracket, survey=tuple(rates), bounds=(dim.lo,dim.hi),
                          kind=optimizer_kind(bench.learn.opt), mode=bench.judge.mode)
         bench.bar.start('screening', screen_cost(round.length, bench.cb.n_try, bench.learn.n_iter))
         with bench.replay.trials():
             bench.replay.go_back()
             untrained = bench.judged()
-            found = probe(self._cycle, bench.record.values['lr'], plan, untrained)
+            found = from_first(probe(self._cycle, bench.record.values['lr'], plan, untrained))
             self._add(found)
             if found.is_better and bench.cb.accept(-1., 1., 0.)>0: self._begin_anew(float(found.lr), untrained)
 
     def _values(self, lr): return {**self.bench.record.values, 'lr': lr}
-    def _cycle(self, lr, n_steps): return self.bench.attempt(self._values(lr), n_steps)
+    def _cycle(self, lr, n_steps): return self.bench.attempt(self._values(from_first(lr)), n_steps)
 
     def _add(self, found):
         control = first(o for o in found.trials if o.stage=='control').judgement
@@ -183,7 +184,8 @@ class Trials:
     ):
         self.cb,self.plan,self.controls = cb,plan,controls
         self.learn,self.record = controls.learn,controls.record
-        self.walk = Walk(cb.space, self.record.values, cb.width, np.random.default_rng(cb.seed))
+        seed = from_first(np.random.SeedSequence().entropy) if cb.seed is None else cb.seed
+        self.walk = Walk(cb.space, self.record.values, cb.width, np.random.default_rng(seed))
         raw = any(hp.name=='batch_tfms' and hp.get is None for hp in cb.hps)
         tape,rewind = Tape(self.drawn, controls.set_targets if raw else None),Rewind(cb, self.record.log, cb.device)
         self.replay = Replay(controls, tape, rewind, cb.max_gb, cb.average)
@@ -195,7 +197,7 @@ class Trials:
 
     def _n_items(self):
         "So many validation items that judging costs little"
-        n_trained = max(o.length for o in self.plan)*(getattr(self.learn.dls.train, 'bs', None) or 1)
+        n_trained = max(o.length for o in self.plan)*(getattr(self.learn.dls.train, 'bs', None) or 1)*n_ranks()
         return max(_min_items, min(_max_items, n_trained//_judging))
 
     def drawn(self, b):
@@ -245,9 +247,10 @@ class Trials:
             incumbent = bench.judged() if is_finite(self.learn) else Judgement(math.nan)
             for _ in range(round.n_try):
                 place = self.walk.neighbour(round.start/self.n_total)
-                values = self.walk.values_at(place, self.record.values)
+                place,values = from_first((place, self.walk.values_at(place, self.record.values)))
                 new = bench.attempt(values)
-                decision = decide(new, incumbent, self.temp_at(round.start), self.walk.rng, cb.accept, bench.judge.mode)
+                temp,mode = self.temp_at(round.start),bench.judge.mode
+                decision = from_first(decide(new, incumbent, temp, self.walk.rng, cb.accept, mode))
                 bench.add('round', round.length, values, new, incumbent, decision)
                 if not decision.accepted: continue
                 self.walk.place,self.record.values,incumbent = place,values,new

@@ -12,6 +12,7 @@ from fastai.basics import *
 from ..annealing.space import Space
 from ..core.generators import preserved_rng
 from ..core.monitor import monitor_mode
+from ..core.ranks import is_distributed
 from ..schedule.family import CosineAnneal
 from .bar import TrialsBar
 from .early import EarlyRejection
@@ -111,6 +112,11 @@ def _study_class():
         raise SearchError("anneal_search needs Optuna: pip install 'fastai_anneal[search]'") from None
     return SearchStudy
 
+def _check_is_alone():
+    if not (is_distributed() or num_distrib()>1): return
+    raise SearchError("anneal_search inside of a distributed training: each of its trials is trained by one process. "
+                      "Several processes, not of one training, may share a search: give them the same `storage`")
+
 def _weights(warm, storage):
     "Where weights are kept; those that others continue from have to be seen by all processes"
     if not warm or storage is None: return Weights()
@@ -157,6 +163,7 @@ def anneal_search(
 )->SearchResult: # `.best`, `.history`, `.plot()`, `.best_learner()`, `.finals()`, `.to_json()`
     "Search hyperparameters, architectures or models by simulated annealing over whole trainings"
     asked,search_study = dict(locals()),_study_class()
+    _check_is_alone()
     n_models = len(make_learner) if isinstance(make_learner, dict) else 0
     if n_models: make_learner,space = candidates(make_learner, space)
     spec = checked_spec(space)
