@@ -18,9 +18,10 @@ from fastai.basics import *
 from ..core.callbacks import CANCELS,muted
 from ..core.generators import preserved_rng
 from ..core.monitor import monitor_mode
-from ..core.ranks import from_first,is_distributed,mean_over_ranks
+from ..core.ranks import agreed,all_gathered,from_first,is_distributed,n_ranks,own_items,set_from_first,shared_out
 from ..core.loaders import seeded_order
 from ..core.undo import preserved,remember_attrs
+from .pooled import accumulate,pooled_value
 
 # %% ../../nbs/lr/judge.ipynb #f490e324
 class Judgement(NamedTuple):
@@ -119,6 +120,7 @@ class _HeldItems(torch.utils.data.Dataset): # as data, no undo takes a copy of i
         self.holdout,self.max_gb = holdout,max_gb
         self.stride,self.batches = None,[]
         self.is_whole = False # are there only whole batches to hold?
+        self.own = None # the numbers of the items of this process, where fastai shares them out
         with preserved_rng(), seeded_order(learn.dls, 0): self._read(*self._loader())
 
     def _loader(self):
@@ -127,8 +129,11 @@ class _HeldItems(torch.utils.data.Dataset): # as data, no undo takes a copy of i
         for loader in loaders[1:2]:
             try: n_batches = len(loader)
             except TypeError: return loader,None
-            if n_batches: return loader,getattr(loader, 'n', None) or n_batches*(getattr(loader, 'bs', None) or 1)
-        return loaders[0],None
+            shared = shared_out(self.learn, loader)
+            self.own = own_items(shared)
+            n = getattr(shared.dl if self.own is not None else loader, 'n', None)
+            if n_batches: return shared,n or n_batches*(getattr(loader, 'bs', None) or 1)
+        return shared_out(self.learn, loaders[0]),None
 
     def _read(self, loader, n_all):
         n_read = 0
@@ -145,9 +150,12 @@ class _HeldItems(torch.utils.data.Dataset): # as data, no undo takes a copy of i
 
     def _plan(self, n_all, size, batch):
         "Hold as many items as are asked for, have room, and are not held out; `batch`, of `size` items, is the first"
-        n_room = int(self.max_gb*2**30*size/max(nbytes(batch), 1))
-        self.n_items = max(1, min(self.n_items, n_room))
-        self.is_whole = not all(_is_by_item(leaf, size) for leaf in _leaves(batch))
+        n_room = int(self.max_gb*2**30*size/max(nbytes(batch), 1))*n_ranks()
+        is_whole = not all(_is_by_item(leaf, size) for leaf in _leaves(batch))
+        rooms,are_whole = zip(*all_gathered((n_room, is_whole)))
+        n_shares = n_ranks() if self.own is None or n_all is None else 1
+        self.n_items = max(1, math.ceil(min(self.n_items, *rooms)/n_shares))
+        self.is_whole = any(are_whole)
         self.stride = 1
         if n_all is None: return
         n,n_held = (math.ceil(n_all/size),max(1, self.n_items//size)) if self.is_whole else (n_all,self.n_items)
@@ -156,7 +164,12 @@ class _HeldItems(torch.utils.data.Dataset): # as data, no undo takes a copy of i
     def rows(self, n_batches, n_items, size):
         "Which items to hold of a batch of `size` that comes after so many others"
         if self.is_whole: return [] if n_batches%self.stride else list(range(size))
-        return list(range(-n_items%self.stride, size, self.stride))
+        first = n_items+(0 if self.own is None else self.own.start)
+        return list(range(-first%self.stride, self.n_own(n_items, size), self.stride))
+
+    def n_own(self, n_items, size):
+        "How many items of a batch of `size`, which comes after `n_items`, no other process has"
+        return size if self.own is None else max(0, min(size, len(self.own)-n_items))
 
 # %% ../../nbs/lr/judge.ipynb #66625029
 _replaced = contextmanager(replacing_yield)
@@ -183,11 +196,13 @@ def item_losses(
 def _evaluating(learn, weights):
     "The model in evaluation, with `weights` in place of its own if there are some"
     model = learn.model
+    if isinstance(model, nn.parallel.DistributedDataParallel): model = model.module # which speaks to no other process
     undo = [remember_attrs(o) for o in (learn, *model.modules())] # modes, and the hidden state of a recurrent network
-    own = None if weights is None else [t.clone() for t in floats(model)]
+    own = None if weights is None and not is_distributed() else [t.clone() for t in floats(model)]
     try:
-        if own is not None: torch._foreach_copy_(floats(model), weights)
-        model.eval()
+        if weights is not None: torch._foreach_copy_(floats(model), weights)
+        set_from_first([t.data for t in model.buffers() if t.is_floating_point()])
+        learn.model = model.eval()
         learn.training = False
         yield
     finally:
@@ -232,18 +247,26 @@ class Judge:
         weights:list=None # Tensors to judge in place of the model's own, as many and as large as `floats(model)`
     )->Judgement:
         "Judge the model as it is, and leave everything as it was"
-        with preserved_rng(), self._validating(weights):
-            try: value,losses = self._validated(self.batches)
-            except CANCELS: return Judgement(math.nan)
-        if is_distributed(): # all processes have to decide the same
-            value,losses = mean_over_ranks(torch.tensor(value, device=losses.device)),from_first(losses.cpu())
-        return Judgement(value, losses)
+        metrics,losses = [],None
+        with agreed(), preserved_rng(), self._validating(weights):
+            try: metrics,losses = self._validated(self.batches)
+            except CANCELS: pass
+        return self._pooled(metrics, losses)
+
+    def _pooled(self, metrics, losses):
+        "The judgement of all processes, each of which has validated its own items"
+        if is_distributed():
+            parts = all_gathered(None if losses is None else losses.cpu())
+            losses = None if any(part is None for part in parts) else torch.cat(parts)
+        if losses is None: return Judgement(math.nan)
+        return Judgement(pooled_value(metrics[0]) if metrics else from_first(losses.mean().item()), losses)
 
     def check(self):
         "In `before_fit`: a `ValueError` if the first batch cannot be judged; what callbacks object to is theirs to say"
-        if not self.batches: raise ValueError("there are no validation items to judge by")
+        if not sum(all_gathered(len(self.batches))): raise ValueError("there are no validation items to judge by")
         try:
-            with preserved(self.learn), self._validating(): self._validated(self.batches[:1])
+            with preserved(self.learn), self._validating():
+                for metric in self._validated(self.batches[:1])[0]: float(metric.value)
         except CANCELS: pass
         except Exception as e:
             if str(e).startswith('Exception occured in'): return # it may not have seen `before_epoch` yet
@@ -258,10 +281,9 @@ class Judge:
         metrics,losses = self.metrics(),[]
         for i,batch in enumerate(batches):
             self.learn.one_batch(i, batch)
-            for metric in metrics: metric.accumulate(self.learn)
+            for metric in metrics: accumulate(metric, self.learn)
             losses.append(item_losses(self.learn, self.loss_func))
-        losses = torch.cat(losses).double()
-        return float(metrics[0].value) if metrics else losses.mean().item(),losses
+        return metrics,torch.cat(losses or [torch.zeros(0)]).double()
 
 # %% ../../nbs/lr/judge.ipynb #a1c9bbf2
 class HeldOutScore:
@@ -273,20 +295,26 @@ class HeldOutScore:
         self.history = [] # of all validations that ended
         self.n_seen,self.n_batches = None,0 # items and batches of the validation under way
         self.total,self.n_items,self.metrics = 0.,0,[]
+        self.pooled = None # the value of that validation, once all processes have seen their items
 
     def before_validate(self):
         "A validation begins"
         self.n_seen,self.n_batches = 0,0
         self.total,self.n_items = 0.,0
-        self.metrics = self.judge.metrics()
+        self.metrics,self.pooled = self.judge.metrics(),None
 
     def after_loss(self):
         "Add the items of the current batch"
+        self._add()
+        learn = self.judge.learn
+        if learn.iter+1==learn.n_iter and self.n_seen is not None: self.pooled = self._pooled()
+
+    def _add(self):
         learn,stride = self.judge.learn,self.judge.stride
         if stride in (None,1) or self.n_seen is None: return
         size = find_bs(learn.yb)
         held = set(self.judge.held.rows(self.n_batches, self.n_seen, size))
-        others = [i for i in range(size) if i not in held]
+        others = [i for i in range(self.judge.held.n_own(self.n_seen, size)) if i not in held]
         self.n_seen,self.n_batches = self.n_seen+size,self.n_batches+1
         if not others: return
         if self.metrics: return self._accumulate(others, size)
@@ -298,17 +326,24 @@ class HeldOutScore:
         was = learn.pred,learn.xb,learn.yb
         try:
             learn.pred,learn.xb,learn.yb = (subset(o, others, size) for o in was)
-            for metric in self.metrics: metric.accumulate(learn)
+            for metric in self.metrics: accumulate(metric, learn)
         finally: learn.pred,learn.xb,learn.yb = was
 
     def after_validate(self):
         "A validation ends"
-        self.history.append(self.value)
+        self.history.append(self._pooled() if self.pooled is None else self.pooled)
         self.n_seen = None
+
+    def _pooled(self):
+        "The value of what all processes have seen"
+        if self.metrics: return pooled_value(self.metrics[0]) if any(all_gathered(self.n_seen)) else math.nan
+        totals,counts = zip(*all_gathered((self.total, self.n_items)))
+        return sum(totals)/sum(counts) if sum(counts) else math.nan
 
     @property
     def value(self)->float:
         "What the validation under way says so far, or what the last one said; NaN if no item is held out"
         if self.n_seen is None: return self.history[-1] if self.history else math.nan
+        if self.pooled is not None: return self.pooled
         if self.metrics: return float(self.metrics[0].value) if self.n_seen else math.nan
         return self.total/self.n_items if self.n_items else math.nan
