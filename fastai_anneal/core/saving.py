@@ -140,7 +140,7 @@ class Saving(_Placed, Walk):
         if self._is_new(function): return self._lost(function)
         node,held = self._node('function', function),{}
         for name,cell in cells(function).items():
-            with self.at(f'.{name}'): held[name] = self.visit(cell.cell_contents)
+            with self.at(f'.{name}'): held[name] = self._changed(function, name, cell.cell_contents)
         defaults = self.visit_all([function.__defaults__, function.__kwdefaults__])
         return dict(node, cells=held, defaults=defaults, attrs=self.attrs(function))
 
@@ -176,9 +176,10 @@ class Saving(_Placed, Walk):
         "What the attributes of `obj` hold, but for settings and what is `skipped`"
         res = {}
         for name,value in {**getattr(obj, '__dict__', {}), **slots(obj)}.items():
-            if name in skipped or _numbered.match(name) or self._is_setting(obj, name, value): res[name] = _kept
+            save = self._changed if self.may_be_setting(obj, name, value) else self._any
+            if name in skipped or _numbered.match(name): res[name] = _kept
             else:
-                with self.at(f'.{name}'): res[name] = self.visit(value)
+                with self.at(f'.{name}'): res[name] = save(obj, name, value)
         return res
 
     def may_be_setting(self,
@@ -189,11 +190,14 @@ class Saving(_Placed, Walk):
         "Is the attribute a setting if it does not change?"
         return name in _arguments(type(obj))
 
-    def _is_setting(self, obj, name, value):
-        "Is the attribute data, and what it was at the start?"
-        if not (self.may_be_setting(obj, name, value) and is_data(value)): return False
+    def _any(self, obj, name, value): return self.visit(value)
+
+    def _changed(self, obj, name, value):
+        "What `value` holds, unless it is data and what it was at the start"
+        if not is_data(value): return self.visit(value)
         if self.start is None: self.settings[id(obj),name] = deepcopy(value)
-        return self.start is None or _is_same(self.start.settings.get((id(obj),name), _kept), value)
+        is_same = self.start is None or _is_same(self.start.settings.get((id(obj),name), _kept), value)
+        return _kept if is_same else self.visit(value)
 
 # %% ../../nbs/core/saving.ipynb #91fd51cb
 _nothing = object() # there is nothing at this place

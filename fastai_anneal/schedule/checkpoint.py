@@ -242,16 +242,15 @@ class Checkpoint(RefusingCallback):
         self._is_due = False
         shared,own = self._state.saved(self.trust)
         own = gathered(dict(own, epoch_order=self._epoch_order))
-        self._warn()
         if rank()!=0: return
         place = dict(format=_FORMAT, epoch=epoch, iter=it, n_epoch=self.n_epoch, n_iter=self._n_iter)
-        content = dict(place, made_of=self._made_of(), shared=shared, own=own)
-        if not self.trust: content = packed(content, '', self._state.left_out)
+        content,left_out = dict(place, made_of=self._made_of(), shared=shared, own=own),list(self._state.left_out)
+        if not self.trust: content = packed(content, 'checkpoint', left_out)
+        self._warn_of(left_out)
         with atomic_write(self.file, 'wb') as file: torch.save(content, file)
 
-    def _warn(self):
+    def _warn_of(self, left_out):
         "Say once what is not in the file"
-        left_out = self._state.left_out
         if not left_out or self._has_warned: return
         self._has_warned = True
         warnings.warn(f"not in {self.file}, as it is no plain data: {', '.join(left_out)}. "

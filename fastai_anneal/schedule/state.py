@@ -6,6 +6,8 @@
 __all__ = ['TrainedState', 'TrainingState']
 
 # %% ../../nbs/schedule/state.ipynb #32a728c1
+from copy import deepcopy
+
 from fastai.basics import *
 from torch.nn.parallel import DataParallel,DistributedDataParallel
 from ..core.loaders import LoaderState
@@ -97,7 +99,8 @@ def _saved_callback(saving, cb):
 def _give_callback(giving, cb, saved):
     "Give `cb` what it held; an `Anneal` has got its state in `before_fit`, and all of a `HyperScale` is data"
     with giving.at(f'learn.{cb.name}'): giving.give_attrs(saved['attrs'], cb, _skipped_of(cb))
-    if saved['state'] is not None and not isinstance(cb, (Anneal,HyperScale)): cb.load_state_dict(saved['state'])
+    if saved['state'] is not None and not isinstance(cb, (Anneal,HyperScale)):
+        cb.load_state_dict(deepcopy(saved['state'])) # some schedulers of torch take theirs to pieces
     for name,values in (saved['hps'] or {}).items():
         if name in cb.plan.hps: cb.plan.hps[name][:] = values
 
