@@ -721,6 +721,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                      'fastai_anneal/core/saving.py'),
                                            'fastai_anneal.core.saving._is_kind': ( 'core/saving.html#_is_kind',
                                                                                    'fastai_anneal/core/saving.py'),
+                                           'fastai_anneal.core.saving._is_own_tensor': ( 'core/saving.html#_is_own_tensor',
+                                                                                         'fastai_anneal/core/saving.py'),
                                            'fastai_anneal.core.saving._is_same': ( 'core/saving.html#_is_same',
                                                                                    'fastai_anneal/core/saving.py'),
                                            'fastai_anneal.core.saving._plain_tensor': ( 'core/saving.html#_plain_tensor',

@@ -68,7 +68,8 @@ class _Placed:
     def here(self, what): return f"{''.join(self.place)} ({what})"
 
 # %% ../../nbs/core/saving.ipynb #63acca25
-_numbered = re.compile('_.*hooks|__stored_args__') # attributes that hold numbers of this process, or settings once more
+_kept_names = re.compile('__stored_args__|_per_optimizer_states') # settings once more; by `id`, and empty after a batch
+_hooks = re.compile('_.*hooks') # dictionaries by numbers that are others in each process
 
 def _plain_tensor(t):
     t = t.detach().as_subclass(Tensor)
@@ -177,7 +178,9 @@ class Saving(_Placed, Walk):
         res = {}
         for name,value in {**getattr(obj, '__dict__', {}), **slots(obj)}.items():
             save = self._changed if self.may_be_setting(obj, name, value) else self._any
-            if name in skipped or _numbered.match(name): res[name] = _kept
+            if name in skipped or _kept_names.match(name): res[name] = _kept
+            elif _hooks.match(name) and isinstance(value, dict):
+                res[name] = {_KIND: 'hooks', 'items': self.visit_all(value.values())}
             else:
                 with self.at(f'.{name}'): res[name] = save(obj, name, value)
         return res
@@ -212,6 +215,11 @@ def _is_kind(obj, name):
     "Is `obj` of a class with this `name`, or will it become one, as lazy layers do?"
     return obj is not _nothing and name in (type(obj).__name__, getattr(type(obj), 'cls_to_become', type(obj)).__name__)
 
+def _is_own_tensor(obj):
+    "Is `obj` a tensor that can take values, or that will be one, as the parameters of lazy layers?"
+    if isinstance(obj, UninitializedTensorMixin): return True
+    return isinstance(obj, Tensor) and obj.is_leaf and not obj.is_inference()
+
 class Giving(_Placed):
     "Gives objects what `Saving` has saved of others like them"
     def __init__(self,
@@ -231,6 +239,9 @@ class Giving(_Placed):
         kind = node[_KIND]
         if kind=='kept': return there
         if kind=='seen': return self.objects.get(node[_NUMBER], there)
+        if kind=='hooks':
+            self._give_all(node['items'], list(there.values()))
+            return there
         if kind in ('scalar','pickled'): return node['value'][()] if kind=='scalar' else node['value']
         if id(there) in self.taken: there = _nothing # its other place has got another state
         return self._number(node, self._kinds[kind](self, node, there))
@@ -257,7 +268,7 @@ class Giving(_Placed):
         return res
 
     def _tensor(self, node, there):
-        data,is_new = node['value'],not isinstance(there, Tensor) or not there.is_leaf or there.is_inference()
+        data,is_new = node['value'],not _is_own_tensor(there)
         device = there.device if not is_new else data.device if node['on_cpu'] else self.device or data.device
         with torch.no_grad():
             if is_new: there = data.to(device, copy=True)

@@ -46,7 +46,8 @@ class _Skipper(Callback):
         if self.saved['iter']==0: self._restore()
 
     def _restore(self):
-        self.checkpoint.give(self.saved)
+        was_on = self.checkpoint.give(self.saved)
+        self.muted = [cb for cb in self.muted if was_on(cb)]
         self.saved = None
 
     def before_batch(self):
@@ -154,10 +155,12 @@ class Checkpoint(RefusingCallback):
 
     def give(self,
         saved:dict # From `_load`
-    ):
+    ): # Function that says whether a callback was on
         "Let the fit be where it was when `saved` was"
         missing = self._state.give(saved['shared'], saved['own'])
         if missing: warnings.warn(f"{self.file} has what is not here: {', '.join(missing)}. The fit goes on without")
+        off = [cb for cb,state in zip(self.others(), saved['own']['cbs']) if not state['run']]
+        return lambda cb: not any(cb is o for o in off)
 
     def _prepare_schedule(self, cb, state):
         if not isinstance(cb, ScheduleCallback) or cb.plan is None: return

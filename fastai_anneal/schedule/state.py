@@ -94,11 +94,12 @@ def _saved_callback(saving, cb):
     with saving.at(f'learn.{cb.name}'): attrs = saving.attrs(cb, _skipped_of(cb))
     plan = cb.plan if isinstance(cb, ScheduleCallback) else None
     state = cb.state_dict() if hasattr(type(cb), 'state_dict') else None
-    return dict(name=type(cb).__name__, attrs=attrs, state=state, hps=plan and plan.hps)
+    return dict(run=cb.run, attrs=attrs, state=state, hps=plan and plan.hps)
 
 def _give_callback(giving, cb, saved):
     "Give `cb` what it held; an `Anneal` has got its state in `before_fit`, and all of a `HyperScale` is data"
     with giving.at(f'learn.{cb.name}'): giving.give_attrs(saved['attrs'], cb, _skipped_of(cb))
+    cb.run = cb.run and saved['run']
     if saved['state'] is not None and not isinstance(cb, (Anneal,HyperScale)):
         cb.load_state_dict(deepcopy(saved['state'])) # some schedulers of torch take theirs to pieces
     for name,values in (saved['hps'] or {}).items():
