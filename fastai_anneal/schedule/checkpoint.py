@@ -11,7 +11,7 @@ import os,pickle,shutil,warnings
 from fastai.basics import *
 from ..core.callbacks import is_training,is_validating,only_shows
 from ..core.durations import check_duration,duration_its,parse_duration
-from ..core.files import atomic_write,packed,unpacked
+from ..core.files import DAMAGE,atomic_write,packed,unpacked
 from ..core.hypers import n_batches
 from ..core.ranks import barrier,from_first,gathered,n_ranks,rank
 from ..core.refusing import RefusingCallback,refusing
@@ -65,7 +65,6 @@ class _Skipper(Callback):
 # %% ../../nbs/schedule/checkpoint.ipynb #14e11bb8
 _FORMAT = 'fastai_anneal.checkpoint',3 # version 1 was pickled, version 2 had less
 _not_here = KeyError,IndexError,AttributeError,TypeError,ValueError,RuntimeError # what a state for others raises
-_damage = RuntimeError,EOFError,OSError,ValueError,KeyError,pickle.UnpicklingError # what `torch.load` raises
 
 def _link(old, new):
     "Give the file `old` the name `new` too, in one step"
@@ -197,7 +196,7 @@ class Checkpoint(RefusingCallback):
         "The file, or the one before it if that is damaged"
         for file in (self.file, self.previous):
             try: loaded = torch.load(file, map_location='cpu', weights_only=not self.trust)
-            except _damage as e: error = e
+            except DAMAGE as e: error = e
             else: return self._checked_format(loaded if self.trust else unpacked(loaded), file)
             if not self.previous.exists(): break
             warnings.warn(f"{self.file} is damaged: going on with {self.previous.name}, the one before it")
