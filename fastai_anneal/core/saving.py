@@ -71,8 +71,13 @@ class _Placed:
 _kept_names = re.compile('__stored_args__|_per_optimizer_states') # settings once more; by `id`, and empty after a batch
 _hooks = re.compile('_.*hooks') # dictionaries by numbers that are others in each process
 
+def _plain_grad(t):
+    "The gradient of `t`; 0 for zeros, which an optimizer takes for a gradient, other than `None`"
+    grad = t.grad if t.is_leaf else None
+    return grad if grad is None or grad.is_sparse or grad.count_nonzero() else 0
+
 def _plain_tensor(t):
-    t = t.detach().as_subclass(Tensor)
+    t = t.detach() if type(t) is Tensor else t.detach().as_subclass(Tensor) # sparse ones cannot be cast
     is_part = t.layout==torch.strided and t.untyped_storage().nbytes()>t.numel()*t.element_size()
     return t.clone() if is_part else t # a file has the whole storage
 
@@ -126,9 +131,7 @@ class Saving(_Placed, Walk):
 
     def tensor(self, t):
         if isinstance(t, UninitializedTensorMixin): return _kept
-        grad = t.grad if t.is_leaf else None
-        if grad is not None and not (grad.is_sparse or grad.count_nonzero()): grad = None
-        return dict(self._node('tensor', t), value=_plain_tensor(t), on_cpu=t.device.type=='cpu', grad=grad,
+        return dict(self._node('tensor', t), value=_plain_tensor(t), on_cpu=t.device.type=='cpu', grad=_plain_grad(t),
                     is_parameter=isinstance(t, nn.Parameter), requires_grad=t.requires_grad and t.is_leaf)
 
     def array(self, array): return _kept if array.dtype.hasobject else dict(self._node('array', array), value=array)
@@ -277,8 +280,9 @@ class Giving(_Placed):
             if _takes(there, data): there.copy_(data)
             else: there.data = data.to(device, copy=True)
         if there.is_floating_point() or there.is_complex(): there.requires_grad_(node['requires_grad'])
-        if node['grad'] is not None: there.grad = node['grad'].to(there.device, copy=True)
-        elif there.grad is not None: there.grad.zero_()
+        grad = node['grad']
+        if isinstance(grad, Tensor): there.grad = grad.to(there.device, copy=True)
+        else: there.grad = None if grad is None else torch.zeros_like(there)
         return there
 
     def _array(self, node, there):

@@ -57,7 +57,7 @@ def delayed_interrupt():
         signal.signal(signal.SIGINT, handler)
         if late and callable(handler): handler(*late[0])
 
-# %% ../../nbs/core/undo.ipynb #48c6338f
+# %% ../../nbs/core/undo.ipynb #009e1708
 # What a learner holds that needs no copy: the data, the batch that was seen last, and the books of the event calls
 _not_copied = set('dls dl xb yb pred loss loss_grad lock logger _plan _phase _base_loss'.split())
 
@@ -81,7 +81,7 @@ def preserved(
 ):
     "Undo, bit for bit, what the block does to `learn` and the random generators, however it ends"
     loaders,rng = LoaderSnapshot(learn.dls),rng_state()
-    modes,attrs = _remember_modes(),remember_attrs(learn)
+    modes,attrs,of_dls = _remember_modes(),remember_attrs(learn),remember_attrs(learn.dls)
     snapshot = Snapshot(learn.model, learn.opt, learn.loss_func, learn.cbs, learn, held_by(learn), device=device)
     snapshot.warnings += loaders.warnings
     loaders.set_workers_aside()
@@ -90,6 +90,7 @@ def preserved(
         with delayed_interrupt():
             modes()
             attrs()
+            of_dls() # a fit that fails leaves the loaders as `DistributedTrainer` has shared them out
             loaders.restore()
             snapshot.restore()
             set_rng_state(rng)
