@@ -1,5 +1,5 @@
 "Learners put together at random: a search changes none of what they hold, a fit that was stopped goes on as if nothing had been"
-import os
+import os,warnings
 import pytest,torch
 from copy import deepcopy
 from tempfile import TemporaryDirectory
@@ -122,3 +122,11 @@ def test_each_kind(key, kind, tmp_path):
     whole = stopped_and_resumed(make_it, [], None, tmp_path)
     assert_same(whole, stopped_and_resumed(make_it, [3,9], '1it', tmp_path))
     assert_same(*[without_acceptance(make_it, tries) for tries in (False,True)])
+
+@pytest.mark.parametrize('lr,warns', [(1.,True), (1e-4,False), (5e-4,False), (1e-3,False), (1e-5,True)])
+def test_a_start_outside_of_the_space_is_said(lr, warns):
+    learn = make(PLAIN)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter('always')
+        learn.fit(2, lr, cbs=SimAnnealHP({'lr': LogFloat(1e-4, 1e-3)}, seed=0))
+    assert any(f'lr starts at {lr:g}, outside of' in str(w.message) for w in caught)==warns
