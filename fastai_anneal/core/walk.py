@@ -20,7 +20,7 @@ from fastai.optimizer import _BaseOptimizer
 _walked = (nn.Module, _BaseOptimizer, torch.optim.Optimizer, Callback, Metric, BaseLoss, torch.amp.GradScaler,
            torch.optim.lr_scheduler.LRScheduler, L, types.SimpleNamespace)
 _atoms = (str, bytes, numbers.Number, type(None), type, types.BuiltinFunctionType, types.ModuleType, Path,
-          torch.dtype, torch.device, torch.Size)
+          torch.dtype, torch.device, torch.Size, torch.utils.hooks.RemovableHandle)
 _data = (Learner, DataLoaders, DataLoader, torch.utils.data.DataLoader, torch.utils.data.Dataset,
          pd.DataFrame, pd.Series, io.IOBase)
 _generators = (random.Random, torch.Generator, np.random.Generator, np.random.RandomState, np.random.BitGenerator)
