@@ -718,6 +718,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                           'fastai_anneal/core/saving.py'),
                                            'fastai_anneal.core.saving.Saving.generator': ( 'core/saving.html#saving.generator',
                                                                                            'fastai_anneal/core/saving.py'),
+                                           'fastai_anneal.core.saving.Saving.in_place': ( 'core/saving.html#saving.in_place',
+                                                                                          'fastai_anneal/core/saving.py'),
                                            'fastai_anneal.core.saving.Saving.iterator': ( 'core/saving.html#saving.iterator',
                                                                                           'fastai_anneal/core/saving.py'),
                                            'fastai_anneal.core.saving.Saving.known': ( 'core/saving.html#saving.known',

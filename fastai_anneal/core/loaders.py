@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 from fastai.basics import *
 from .generators import *
-from .saving import Giving,Saving
+from .saving import Giving,Saving,is_data
 from .snapshot import Snapshot
 from .walk import Walk
 from torch.utils.data.dataloader import _BaseDataLoaderIter
@@ -80,7 +80,8 @@ class _LoaderSaving(_LoaderWalk, Saving):
 
     def collection(self, collection):
         are_items = any(isinstance(o, (Tensor,np.ndarray,tuple,list,dict)) for o in collection)
-        return self.known(collection) if are_items else super().collection(collection)
+        if are_items: return self.known(collection)
+        return super().collection(collection) if is_data(list(collection)) else self.in_place(collection)
 
 class LoaderState:
     "Saves what random numbers and the order of items depend on, and gives it to others"

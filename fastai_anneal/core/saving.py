@@ -183,10 +183,14 @@ class Saving(_Placed, Walk):
             save = self._changed if self.may_be_setting(obj, name, value) else self._any
             if name in skipped or _kept_names.match(name): res[name] = _kept
             elif _hooks.match(name) and isinstance(value, dict):
-                res[name] = {_KIND: 'hooks', 'items': self.visit_all(value.values())}
+                res[name] = self.in_place(value.values())
             else:
                 with self.at(f'.{name}'): res[name] = save(obj, name, value)
         return res
+
+    def in_place(self, objs):
+        "What each of `objs` holds, for others at the same places of a container that stays as it is"
+        return {_KIND: 'hooks', 'items': self.visit_all(objs)}
 
     def may_be_setting(self,
         obj, # Anything
@@ -243,7 +247,7 @@ class Giving(_Placed):
         if kind=='kept': return there
         if kind=='seen': return self.objects.get(node[_NUMBER], there)
         if kind=='hooks':
-            self._give_all(node['items'], list(there.values()))
+            if there is not _nothing: self._give_all(node['items'], list(getattr(there, 'values', there.__iter__)()))
             return there
         if kind in ('scalar','pickled'): return node['value'][()] if kind=='scalar' else node['value']
         if id(there) in self.taken: there = _nothing # its other place has got another state
@@ -310,9 +314,10 @@ class Giving(_Placed):
     def _fixed(self, node, there):
         old = fixed_parts(there) if _is_kind(there, node['type']) else []
         items,made = self._give_all(node['items'], old),_made_by_name.get(node['type'])
-        if node['method'] and inspect.isfunction(getattr(type(items[0]), node['method'], None)):
-            is_same = old and old[0] is items[0] and there.__name__==node['method']
-            return there if is_same else getattr(items[0], node['method'])
+        if node['method']:
+            is_another = bool(old) and old[0] is items[0] and there.__name__!=node['method']
+            is_known = inspect.isfunction(getattr(type(items[0]), node['method'], None))
+            return getattr(items[0], node['method']) if is_another and is_known else there
         if made is None or len(items)==len(old) and all(a is b for a,b in zip(items, old)): return there
         return made(items)
 

@@ -51,7 +51,9 @@ class TrainedState:
     def _save(self, saving):
         learn,module = self.learn,_module(self.learn)
         saving.leave(*learn.cbs)
+        saving.leave(module) # an optimizer may hold a method of it
         shared = [saving.save('params', list(module.parameters())), saving.save('learn.opt', learn.opt)]
+        del saving.seen[id(module)]
         saving.trust(learn)
         own = {name: saving.save(f'learn.{name}', o) for name,o in self._parts().items()}
         with saving.at('learn'): own['learn'] = saving.attrs(learn, _skipped(learn))
