@@ -22,6 +22,7 @@ from ..schedule.shapes import ShapeExp
 # %% ../../nbs/annealing/annealer.ipynb #de39eb01
 _MAX_INIT = 20 # points of the latin hypercube
 _LATE_REPEATS = .2 # share of a noisy run that repeats the best, see the next notebook
+_COLUMNS = 'i','energy','se','temp','p','accepted','current','best','chain','move','of' # of the history
 _N_UPHILL = 100 # of the last steps uphill the mean gives the start temperature
 
 class Annealer:
@@ -158,7 +159,7 @@ class Annealer:
     @property
     def history(self):
         "Every evaluation, as a DataFrame"
-        table = pd.DataFrame(self.rows)
+        table = pd.DataFrame(self.rows, columns=_COLUMNS)
         table['of'] = table.of.astype('Int64')
         active = [self.space.active(u) for u in self.points]
         for k,(column,dim) in self._columns().items():

@@ -1,5 +1,5 @@
 "Contracts and faults of the annealer"
-import math,pickle
+import copy,math,pickle
 import numpy as np,pytest
 from fastai_anneal.annealing.accept import AdaptiveT,metropolis,penalty
 from fastai_anneal.annealing.anneal import anneal
@@ -228,3 +228,60 @@ def test_posterior_shrinks_what_is_uncertain():
     means,variances = posterior([0.,0.,2.], [1e-12,1.,1e12], 2., 1.)
     np.testing.assert_allclose(means, [0.,1.,2.], atol=1e-9)
     np.testing.assert_allclose(variances, [0.,.5,1.], atol=1e-9)
+
+def test_an_error_keeps_what_was_found():
+    def objective(x):
+        if len(seen)==7: raise KeyError('disk')
+        seen.append(x)
+        return x
+    seen = []
+    with pytest.raises(ZeroDivisionError, match='division') as info: anneal(lambda x: 1/0, LinFloat(0,1))
+    assert len(info.value.annealer.history)==0
+    with pytest.raises(KeyError, match='disk') as info: anneal(objective, LinFloat(0,1), 20, seed=0)
+    assert info.value.annealer.history.value.tolist()==seen and info.value.annealer.best==min(seen)
+
+def test_caught_errors_are_failed_evaluations():
+    def objective(x): return 1/0 if x>.5 else x
+    with pytest.warns(UserWarning, match='has failed: ZeroDivisionError'):
+        found = anneal(objective, LinFloat(0,1), 30, catch=ZeroDivisionError, seed=0)
+    assert found.i==30 and found.history.energy.isna().any() and found.best<=.5
+    assert (found.history.energy.isna()==(found.history.value>.5)).all()
+    with pytest.raises(ZeroDivisionError, match='division'): anneal(objective, LinFloat(0,1), 30, catch=(KeyError,), seed=0)
+
+def test_target_and_timeout():
+    found = anneal(abs, LinFloat(-1,1), 500, target=.1, seed=0)
+    assert found.best_energy<=.1 and found.i<500 and (found.history.energy[:-1]>.1).all()
+    assert anneal(abs, LinFloat(-1,1), 5, timeout=0).i==0 and anneal(abs, LinFloat(-1,1), 5, timeout=1e9, seed=0).i==5
+    for bad in (dict(timeout=-1), dict(timeout='1'), dict(target='low'), dict(target=math.nan)):
+        with pytest.raises(ValueError, match=next(iter(bad))+'='): anneal(abs, LinFloat(-1,1), 5, **bad)
+
+class InPlace:
+    def __init__(self): self.order,self.length,self.rng,self.back = [3,0,2,1],None,np.random.default_rng(0),lambda: self
+    def swap(self): self.order[0],self.order[1] = self.order[1],self.order[0]
+class Itself(InPlace):
+    def propose(self, rng, width):
+        self.swap()
+        return self
+class Shared(InPlace):
+    def propose(self, rng, width):
+        moved = copy.copy(self)
+        moved.swap()
+        return moved
+class Items(list):
+    def propose(self, rng, width):
+        self.reverse()
+        return self
+
+@pytest.mark.parametrize('state', [Itself(), Shared(), Items([1,2])], ids=lambda s: type(s).__name__)
+def test_a_state_changed_in_place_is_noticed(state):
+    with pytest.raises(ValueError, match='propose` changed .* change a copy'): anneal(lambda s: 0., state, 5)
+
+def test_a_state_may_remember_and_draw_and_stay():
+    class Tour(InPlace):
+        def propose(self, rng, width):
+            self.length,self.n_stops = sum(self.order),4 # computed when first needed
+            if self.rng.random()<.3: return self
+            moved = Tour()
+            moved.order = rng.permutation(self.order).tolist()
+            return moved
+    assert anneal(lambda s: s.order[0], Tour(), 50, seed=0).best.order[0]==0
