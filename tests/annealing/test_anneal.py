@@ -52,7 +52,7 @@ def test_wrong_order_and_states():
     with pytest.raises(ValueError, match='call `ask` first'): Annealer(LinFloat(0,1), 5).tell(1)
     with pytest.raises(ValueError, match='no state'): Annealer(LinFloat(0,1), 5).load_state_dict({})
     other = run(Annealer(LinFloat(0,1), 5), lambda p: p, 2).state_dict()
-    with pytest.raises(ValueError, match='1 coordinates'): Annealer(MIXED, 5).load_state_dict(other)
+    with pytest.raises(ValueError, match='must be a dict'): Annealer(MIXED, 5).load_state_dict(other)
 
 OPTIONS = [{}, dict(energy='raw'), dict(schedule=AdaptiveT(1.), energy='raw'), dict(propose=Tsallis(2.)), dict(moves='all', adapt=False, reheat=0),
            dict(schedule=ShapeExp(.1,.001).repeat(3)), dict(n_chains=3, energy='raw'), dict(n_chains=4), dict(repeat=.2), dict(screen='gp')]
@@ -285,3 +285,32 @@ def test_a_state_may_remember_and_draw_and_stay():
             moved.order = rng.permutation(self.order).tolist()
             return moved
     assert anneal(lambda s: s.order[0], Tour(), 50, seed=0).best.order[0]==0
+
+NARROW = {'x': LinFloat(0,1), 'n': LinInt(1,4), 'act': Categorical({'a': {}, 'b': {'p': LogFloat(.1,1)}})}
+WIDE = {'x': LinFloat(-3,2), 'n': LinInt(1,9), 'act': Categorical({'new': {'q': Bool()}, 'a': {}, 'b': {'p': LogFloat(1e-3,1)}})}
+def wanted(p): return (p['x']+1)**2+(p['n']-7)**2/9+dict(a=.5, b=1., new=0.)[p['act']]
+
+@pytest.mark.parametrize('kw', [{}, dict(screen='gp'), dict(n_chains=2)], ids=str)
+def test_a_space_that_has_grown_takes_its_points_along(kw):
+    before = run(Annealer(NARROW, 80, seed=0, **kw), wanted, 20)
+    before.ask()
+    state = pickle.loads(pickle.dumps(before.state_dict()))
+    grown = Annealer(WIDE, 80, **kw).load_state_dict(state)
+    for u,v in zip(before.points, grown.points):
+        assert grown.space.value(v)['act']==before.space.value(u)['act'] and grown.space.value(v)['n']==before.space.value(u)['n']
+        assert grown.space.value(v)['x']==pytest.approx(before.space.value(u)['x'])
+    assert wanted(grown.best)==pytest.approx(grown.best_energy) and wanted(grown.ask())==pytest.approx(wanted(before.ask()))
+    run(grown, wanted, 60)
+    assert grown.i==80 and grown.best['x']<0 and grown.best['n']>4 and {'a','new'}<=set(grown.history.act)
+
+def test_choices_that_are_no_json_go_on():
+    space = {'k': Categorical((1,2), (3,4)), 'x': LinFloat(0,1)}
+    a = run(Annealer(space, 20, seed=0), lambda p: p['x'], 10)
+    b = Annealer(space, 20).load_state_dict(a.state_dict())
+    assert energies(run(a, lambda p: p['x'], 10))==energies(run(b, lambda p: p['x'], 10))
+
+@pytest.mark.parametrize('change,match', [(dict(x=LinFloat(.4,.5)), 'no longer: .* is not in LinFloat'),
+    (dict(act=Categorical('a','c')), 'no longer: '), (dict(more=Bool()), 'this space has')])
+def test_a_space_that_has_lost_something_is_refused(change, match):
+    state = run(Annealer(NARROW, 80, seed=0), wanted, 20).state_dict()
+    with pytest.raises(ValueError, match=match): Annealer({**NARROW, **change}, 80).load_state_dict(state)
