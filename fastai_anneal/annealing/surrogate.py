@@ -8,15 +8,18 @@ __all__ = ['NOISY', 'EXACT', 'Screening', 'Surrogate']
 # %% ../../nbs/annealing/surrogate.ipynb #169cab4f
 from typing import NamedTuple
 import numpy as np
-from .gp import GP,exact_scores,normal_scores
+from .gp import GP,exact_scores,last_learning,learned,normal_scores
 from .moves import BETWEEN_SHARE,neighbours
+from .success import Success,has_failed
 from .walk import is_finite
 
 # %% ../../nbs/annealing/surrogate.ipynb #e1951971
 _MAX_KNOWN = 300 # states the process knows, half of them the best and half the last: time
-_MAX_LEARN = 200 # of them it learns its constants from
+_MAX_LEARN = 150 # of them, the last, it learns its constants from
+_MAX_FAILED = 75 # failures that it takes for as good as the median: measured in the notebook success
 _CLOSER = .1,.02 # widths of the steps around the most promising, one after the other
 _DEPTH = 1.5 # standard deviations that the bound lies below the mean, see above
+_UNSURE = 100. # what a missing standard deviation of success weighs: more than any score
 _APART = .1 # of a step's width is the least distance from what is known
 
 class Screening(NamedTuple):
@@ -45,18 +48,24 @@ class Surrogate:
         self.X,self.ids = self.points[[at[n] for n,_ in rows]],np.array([n for n,_ in rows])
         self.y = screening.scores([key for _,key in rows])
         self.theta = self._learned(rows, max(walk.steps)+1)
+        failed = [s.number for s in walk.steps.values() if has_failed(s)][-_MAX_FAILED:]
+        self._add([self._present(coords(n)[None])[0] for n in failed], failed, np.median(self.y))
         self.gp = GP(space.is_cat, screening.noise).condition(self.theta, self.X, self.ids, self.y)
+        self.success = Success(space, walk, lambda n: self._present(coords(n)[None])[0], self.memo)
+
+    def _add(self, points, ids, y):
+        "Take scores `y` for known at the rows `points`, as far as these have no gaps of their own"
+        whole = [i for i,u in enumerate(points) if not (np.isnan(u)&~np.isnan(self.points).any(0)).any()]
+        if not whole: return
+        self.X,self.ids = np.r_[self.X, np.array(points)[whole]],np.r_[self.ids, np.array(ids)[whole]]
+        self.y = np.r_[self.y, np.broadcast_to(y, len(points))[whole]]
 
     def _learned(self, rows, n):
-        "The constants. From 30 steps on they are learned for five steps at a time, and any worker gets the same"
-        if n>=30: n -= n%5
-        old = [i for i,(number,_) in enumerate(rows) if number<n][-_MAX_LEARN:]
-        key = hash((self.screening.noise, *(rows[i] for i in old)))
-        if self.memo.get('key')!=key:
-            gp,scores = GP(self.space.is_cat, self.screening.noise),self.screening.scores([rows[i][1] for i in old])
-            theta = gp.learn(self.X[old], self.ids[old], scores)
-            self.memo.update(key=key, theta=theta)
-        return self.memo['theta']
+        "The constants, and any worker gets the same"
+        old = [i for i,(number,_) in enumerate(rows) if number<last_learning(n)][-_MAX_LEARN:]
+        scores = self.screening.scores([rows[i][1] for i in old])
+        gp = GP(self.space.is_cat, self.screening.noise)
+        return learned(gp, self.memo, f'energy {self.screening.noise}', self.X[old], self.ids[old], scores)
 
     def _among(self, numbers):
         "Of the states `numbers`, by default all, those that the process knows: points and numbers"
@@ -77,9 +86,8 @@ class Surrogate:
 
     def believe(self, points):
         "Take for known, at the rows `points`, what is believed of them"
-        ids = np.r_[self.ids, -1-np.arange(len(points))]
-        X,y = np.concatenate([self.X, points]),np.r_[self.y, self.gp.predict(points)[0]]
-        self.gp.condition(self.theta, X, ids, y)
+        self._add(points, -1-np.arange(len(points)), self.gp.predict(points)[0])
+        self.gp.condition(self.theta, self.X, self.ids, self.y)
 
     def propose(self,
         centers:np.ndarray, # Rows of points to look around
@@ -99,7 +107,7 @@ class Surrogate:
             us = self._free(space.snapped(us), taken, width)
             if len(us):
                 mean,sd = self.gp.predict(self._present(us))
-                bound = mean-_DEPTH*sd
+                bound = mean-_DEPTH*sd+_UNSURE*self.success.lacking(self._present(us))
                 order = np.argsort(bound, kind='stable')
                 if bound[order[0]]<lowest: winner,lowest = us[order[0]],bound[order[0]]
             if winner is None or not len(us) or width_near is None or space.is_discrete: break
@@ -111,7 +119,7 @@ class Surrogate:
         "Of the rows `us` those that are not taken, and not right beside what is known unless all are"
         us = us[[key not in taken for key in self.space.keys(self._present(us))]]
         if not len(us): return us
-        is_far = self.gp.distances(self._present(us), self.gp.X).sum(0).min(1)>(_APART*width)**2
+        is_far = self.gp.distances(self._present(us), self.gp.X).weighted(np.ones(self.space.n)).min(1)>(_APART*width)**2
         return us[is_far] if is_far.any() else us
 
     def _present(self, us):

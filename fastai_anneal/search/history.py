@@ -36,12 +36,13 @@ class Record:
     @property
     def is_complete(self): return self.state==TrialState.COMPLETE
     @property
-    def given(self): return {} if self.is_done else self.attrs.get('params', {})
+    def given(self): return {} if self.is_complete else self.attrs.get('params', {})
 
     def step(self):
         "As a step of a walk"
         names = 'kind','chain','parent','of','temp','width','draw','running'
-        return Step(self.number, **{name:self.attrs[name] for name in names if name in self.attrs})
+        decided = {name:self.attrs[name] for name in names if name in self.attrs}
+        return Step(self.number, **decided, ended=self.state==TrialState.PRUNED)
 
 def is_maximized(study):
     "Is the one objective of `study` to be large?"
@@ -80,7 +81,7 @@ def latest_dists(
     "The latest distribution of each parameter, without those that change their kind"
     dists,changed = {},set()
     for record in records:
-        if record.state not in (TrialState.COMPLETE,TrialState.PRUNED): continue
+        if not record.is_done: continue
         for name,dist in record.dists.items():
             old = dists.get(name)
             if old is dist: continue
