@@ -396,6 +396,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                            'fastai_anneal/annealing/surrogate.py'),
                                                    'fastai_anneal.annealing.surrogate.Surrogate._free': ( 'annealing/surrogate.html#surrogate._free',
                                                                                                           'fastai_anneal/annealing/surrogate.py'),
+                                                   'fastai_anneal.annealing.surrogate.Surrogate._learn_failures': ( 'annealing/surrogate.html#surrogate._learn_failures',
+                                                                                                                    'fastai_anneal/annealing/surrogate.py'),
                                                    'fastai_anneal.annealing.surrogate.Surrogate._learned': ( 'annealing/surrogate.html#surrogate._learned',
                                                                                                              'fastai_anneal/annealing/surrogate.py'),
                                                    'fastai_anneal.annealing.surrogate.Surrogate._present': ( 'annealing/surrogate.html#surrogate._present',

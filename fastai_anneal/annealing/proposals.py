@@ -89,6 +89,7 @@ class Proposer:
             lacking = success.lacking(self.space.present(u[None]))[0] if success else 0.
             if lacking<least: chosen,least = (u,move),lacking
             if not least or n_tried>=_N_TRIES-1: break
+        if chosen is None and self.walk.ranked: chosen = self.points[self.walk.ranked[0][1]],'init' # all were seen
         return chosen or (u,move)
 
     def _success(self):

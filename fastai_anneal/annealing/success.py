@@ -14,7 +14,7 @@ _MAX_KNOWN = 75 # last failures, and last successes, that the process knows: tim
 _NOISE = .05 # share of the outcomes that have nothing to do with where they are, as expected
 _N_RECENT = 20 # steps over which the share of failures is taken
 # Standard deviations from failure that are asked for: where nothing fails, and more by the share that does, see above
-_LEAST_SURE,_SURER = 1.,30.
+_LEAST_SURE,_SURER = 1.,45.
 
 def has_failed(
     step # `Step` that is over

@@ -48,10 +48,14 @@ class Surrogate:
         self.X,self.ids = self.points[[at[n] for n,_ in rows]],np.array([n for n,_ in rows])
         self.y = screening.scores([key for _,key in rows])
         self.theta = self._learned(rows, max(walk.steps)+1)
-        failed = [s.number for s in walk.steps.values() if has_failed(s)][-_MAX_FAILED:]
-        self._add([self._present(coords(n)[None])[0] for n in failed], failed, np.median(self.y))
+        self._learn_failures(walk, lambda n: self._present(coords(n)[None])[0])
         self.gp = GP(space.is_cat, screening.noise).condition(self.theta, self.X, self.ids, self.y)
-        self.success = Success(space, walk, lambda n: self._present(coords(n)[None])[0], self.memo)
+
+    def _learn_failures(self, walk, coords):
+        "They are as good as the median, and say where others will fail"
+        failed = [s.number for s in walk.steps.values() if has_failed(s)][-_MAX_FAILED:]
+        self._add([coords(n) for n in failed], failed, np.median(self.y))
+        self.success = Success(self.space, walk, coords, self.memo)
 
     def _add(self, points, ids, y):
         "Take scores `y` for known at the rows `points`, as far as these have no gaps of their own"
@@ -119,7 +123,8 @@ class Surrogate:
         "Of the rows `us` those that are not taken, and not right beside what is known unless all are"
         us = us[[key not in taken for key in self.space.keys(self._present(us))]]
         if not len(us): return us
-        is_far = self.gp.distances(self._present(us), self.gp.X).weighted(np.ones(self.space.n)).min(1)>(_APART*width)**2
+        apart = self.gp.distances(self._present(us), self.gp.X).weighted(np.ones(self.space.n)).min(1)
+        is_far = apart>(_APART*width)**2
         return us[is_far] if is_far.any() else us
 
     def _present(self, us):

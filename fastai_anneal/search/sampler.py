@@ -181,13 +181,13 @@ class Proposal:
         return self.repeat(winner) if u is None else self.axes.value(u)
 
     def plain(self):
-        "A step of the walk; where that has been evaluated, or is likely to fail, a longer one"
+        "A step of the walk; where that has been evaluated, or is likely to fail, a longer one, or a point anywhere"
         chain,n = self.history.walk.chains[self.step.chain],_N_TRIES
         u = self.filled(self.coords(self.step.parent), self.best)
         widths = np.minimum(self.step.width*chain.scale*_WIDEN**np.arange(n), max(self.step.width*chain.scale, .5))
         widths *= np.exp(.5*self.rng.standard_normal(n))
         us = neighbours(self.axes.space, np.tile(u, (n,1)), self.rng, widths, self.best, self.sampler.between)
-        chosen = self.chosen(us)
+        chosen = self.chosen(np.concatenate([us, self.axes.space.stratified(self.rng, n)]))
         return self.repeat(self.history.complete()[0]) if chosen is None else self.axes.value(chosen)
 
     def first(self, u):
@@ -200,6 +200,7 @@ class Proposal:
         "The first of the rows `us` that is free and likely to succeed, else the likeliest; None if none is free"
         space = self.axes.space
         running = space.keys([self.axes.coords(record) for record in self.history.running])
+        us = space.snapped(us)
         us = us[[key not in self.seen and key not in running for key in space.keys(us)]]
         if not len(us): return None
         return us[Success(space, self.history.walk, self.coords, self.memo).lacking(us).argmin()]
