@@ -26,6 +26,8 @@ def public_names():
 def test_version_has_one_place():
     import fastai_anneal
     assert fastai_anneal.__version__==settings['version']
+    assert f"version: {settings['version']}\n" in (ROOT/'CITATION.cff').read_text()
+    assert f"## {settings['version']}" in (ROOT/'CHANGELOG.md').read_text()
 
 def imported(path):
     "The packages that a module imports"

@@ -12,6 +12,8 @@ from fastai.basics import *
 from fastai.optimizer import _BaseOptimizer
 from .callbacks import RemovableCallback,is_validating
 from .hypers import get_hyper,hyper_names,set_hyper
+from .ranks import agreed
+from .together import together
 from .undo import remember_attrs
 
 # %% ../../nbs/core/refusing.ipynb #7635d6fd
@@ -27,7 +29,7 @@ def _remember_hypers(opt):
 
 def _remember_learner(learn, *cbs):
     "A function that undoes what `fit` does to `learn`, its callbacks and `cbs` up to the first epoch"
-    undo = [remember_attrs(o) for o in (learn, *learn.cbs, *cbs)]
+    undo = [remember_attrs(o) for o in (learn, learn.dls, *learn.cbs, *cbs)]
     for opt in {id(o): o for o in (learn.opt, learn.opt_func)}.values():
         if isinstance(opt, _BaseOptimizer): undo.append(_remember_hypers(opt))
     on_learner = list(learn.cbs)
@@ -50,7 +52,9 @@ class RefusingCallback(RemovableCallback):
         if learn is not None:
             self._undo_fit = _remember_learner(learn, self)
             learn.__dict__.setdefault('added_cbs', partial(_remembering_added_cbs, learn))
-        elif self.learn is not None and _refusing_cbs(self.learn)==[self]: self.learn.__dict__.pop('added_cbs', None)
+            learn.__dict__.setdefault('_do_fit', partial(_fit_together, learn))
+        elif self.learn is not None and _refusing_cbs(self.learn)==[self]:
+            for name in ('added_cbs','_do_fit'): self.learn.__dict__.pop(name, None)
         RemovableCallback.learn.__set__(self, learn)
 
     def before_epoch(self): self._undo_fit = None # nothing is refused from here on
@@ -64,12 +68,16 @@ def _remembering_added_cbs(learn, cbs=None):
         for cb in _refusing_cbs(learn): cb._undo_fit = _remember_learner(learn)
     with type(learn).added_cbs(learn, cbs): yield
 
+def _fit_together(learn):
+    with together(): type(learn)._do_fit(learn)
+
 @contextmanager
 def refusing(
     learn:Learner # Its fit is about to start
 ):
-    "In `before_fit`: an error in the block ends the fit, which then leaves `learn` as it was before"
-    try: yield
+    "In `before_fit`: an error in the block ends the fit, in all processes, which then leaves `learn` as it was before"
+    try:
+        with agreed(): yield
     except Exception:
         if hasattr(learn, 'progress'): learn.progress.after_fit()
         undos = [cb._undo_fit for cb in _refusing_cbs(learn) if cb._undo_fit is not None]

@@ -82,6 +82,14 @@ def _places(tensors, device):
 
 def _is_plain(t): return t.layout==torch.strided and not t.is_quantized
 
+def _writable(t):
+    "The memory of `t`, without the repetitions that `expand` shows, as torch's own class: others do not mix"
+    if t.layout!=torch.strided: return t
+    t = t.as_subclass(Tensor)
+    for dim,(size,stride) in enumerate(zip(t.shape, t.stride())):
+        if size>1 and stride==0: t = t.narrow(dim, 0, 1)
+    return t
+
 def _layout(t, device=None): return t.shape,t.dtype,torch.device(device or t.device),_stride(t)
 
 def _same_storage(a, b):
@@ -98,6 +106,7 @@ class _TensorCopies:
 
     def add(self, tensors, grads, reuse=None):
         "Copy `tensors`, and those of `grads` that are not zero, into the memory of the copies `reuse` if it fits"
+        tensors,grads = ([_writable(t) for t in group] for group in (tensors,grads))
         is_full = [g.is_sparse or bool(g.count_nonzero()) for g in grads]
         self.zeros += [g for g,full in zip(grads, is_full) if not full]
         tensors = tensors+[g for g,full in zip(grads, is_full) if full]

@@ -68,7 +68,7 @@ def preserved(
 ):
     "Undo, bit for bit, what the block does to `learn` and the random generators, however it ends"
     loaders,rng = LoaderSnapshot(learn.dls),rng_state()
-    modes,attrs = _remember_modes(),remember_attrs(learn)
+    modes,attrs,of_dls = _remember_modes(),remember_attrs(learn),remember_attrs(learn.dls)
     held = {k:v for k,v in vars(learn).items() if k not in _not_copied}
     snapshot = Snapshot(learn.model, learn.opt, learn.loss_func, learn.cbs, held, device=device)
     snapshot.warnings += loaders.warnings
@@ -78,6 +78,7 @@ def preserved(
         with delayed_interrupt():
             modes()
             attrs()
+            of_dls() # a fit that fails leaves the loaders as `DistributedTrainer` has shared them out
             loaders.restore()
             snapshot.restore()
             set_rng_state(rng)

@@ -63,7 +63,7 @@ class _Skipper(Callback):
 
 # %% ../../nbs/schedule/checkpoint.ipynb #1b736b82
 _FORMAT = 'fastai_anneal.checkpoint',2 # version 1 was pickled
-_of_process = 'buffers','grads','rng','learn','metrics','cbs' # differs from process to process
+_of_process = 'buffers','memory','grads','rng','learn','metrics','cbs' # differs from process to process
 _damage = RuntimeError,EOFError,OSError,ValueError,KeyError,pickle.UnpicklingError # what `torch.load` raises
 
 def _link(old, new):

@@ -7,6 +7,8 @@ __all__ = ['trained_state', 'set_trained_state', 'CallbackState', 'training_stat
 
 # %% ../../nbs/schedule/state.ipynb #473ed9a7
 import inspect,numbers
+from copy import deepcopy
+from functools import lru_cache
 from typing import NamedTuple
 
 from fastai.basics import *
@@ -17,6 +19,27 @@ from .callback import ScheduleCallback
 from .scale import HyperScale
 
 # %% ../../nbs/schedule/state.ipynb #c6ac128f
+_simple = numbers.Number,str,bytes,type(None)
+
+def _is_data(o):
+    "Is `o` data through and through?"
+    if isinstance(o, _simple): return True
+    if isinstance(o, Tensor): return o.is_leaf and not isinstance(o, nn.Parameter)
+    if isinstance(o, np.ndarray): return not o.dtype.hasobject
+    if isinstance(o, dict): return all(_is_data(k) and _is_data(v) for k,v in o.items())
+    return type(o) in (list,tuple,set,L) and all(map(_is_data, o))
+
+@lru_cache(None)
+def _settings(cls):
+    "The names of the arguments of `__init__`, in all classes of `cls`"
+    inits = [base.__init__ for base in cls.__mro__ if '__init__' in vars(base) and base is not object]
+    return {name for init in inits for name in inspect.signature(init).parameters}
+
+def _memory(module):
+    "What `module` remembers in plain attributes"
+    skipped = {*_settings(type(module)), *vars(nn.Module())}
+    return {name:value for name,value in vars(module).items() if name not in skipped and _is_data(value)}
+
 def trained_state(
     learn:Learner # With an optimizer
 )->dict: # Of the tensors themselves, not of copies
@@ -25,6 +48,7 @@ def trained_state(
     return dict(params=[p.detach() for p in params],
                 requires_grad=[p.requires_grad for p in params],
                 buffers=list(learn.model.buffers()),
+                memory=[_memory(module) for module in learn.model.modules()],
                 opt=opt.state_dict(),
                 hypers=[dict(hyper) for hyper in opt.hypers],
                 scaler=scaler.state_dict() if scaler else None)
@@ -37,6 +61,7 @@ def set_trained_state(
     with torch.no_grad():
         for p,value in zip(learn.model.parameters(), state['params'], strict=True): p.copy_(value)
         for buffer,value in zip(learn.model.buffers(), state['buffers'], strict=True): buffer.copy_(value)
+    for module,memory in zip(learn.model.modules(), state['memory'], strict=True): vars(module).update(deepcopy(memory))
     for p,requires_grad in zip(learn.model.parameters(), state['requires_grad']): p.requires_grad_(requires_grad)
     learn.opt.load_state_dict(state['opt'])
     for name in hyper_names(learn.opt):
@@ -45,28 +70,13 @@ def set_trained_state(
     if state['scaler']: learn.scaler.load_state_dict(state['scaler'])
 
 # %% ../../nbs/schedule/state.ipynb #6efaff1b
-_simple = numbers.Number,str,bytes,type(None)
-
-def _is_data(o):
-    "Is `o` data through and through?"
-    if isinstance(o, _simple): return True
-    if isinstance(o, nn.Parameter): return False
-    if isinstance(o, (Tensor,np.ndarray)): return not (isinstance(o, np.ndarray) and o.dtype.hasobject)
-    if isinstance(o, dict): return all(_is_data(k) and _is_data(v) for k,v in o.items())
-    return type(o) in (list,tuple,set,L) and all(map(_is_data, o))
-
-def _settings(o):
-    "The names of the arguments of `__init__`, in all classes of `o`"
-    inits = [cls.__init__ for cls in type(o).__mro__ if '__init__' in vars(cls) and cls is not object]
-    return {name for init in inits for name in inspect.signature(init).parameters}
-
 class _Data(NamedTuple):
     "The data among the attributes of an object, and of the metrics that it holds"
     attrs:dict
     metrics:dict
 
 def _data_of(o):
-    skipped = _settings(o) | {'learn','start_epoch','run'}
+    skipped = _settings(type(o)) | {'learn','start_epoch','run'}
     metrics = {name: v for name,v in vars(o).items() if isinstance(v, Metric)}
     attrs = {name: v for name,v in vars(o).items() if name not in {*skipped, *metrics} and _is_data(v)}
     return _Data(attrs, {name: _data_of(metric) for name,metric in metrics.items()})
@@ -117,14 +127,18 @@ class CallbackState(NamedTuple):
 # %% ../../nbs/schedule/state.ipynb #e7ce0009
 _counters = 'train_iter','pct_train','smooth_loss' # of the learner
 
+def _saved_grad(grad):
+    "`grad`; 0 for zeros, which the optimizer takes for a gradient, other than `None`"
+    if grad is None or grad.is_sparse or grad.count_nonzero(): return grad
+    return 0
+
 def training_state(
     learn:Learner, # In a fit, after a batch
     cbs # Callbacks whose state is taken, too
 )->dict:
     "All that the next batch depends on"
-    grads = [p.grad if p.grad is not None and p.grad.count_nonzero() else None for p in learn.model.parameters()]
     return dict(**trained_state(learn),
-                grads=grads,
+                grads=[_saved_grad(p.grad) for p in learn.model.parameters()],
                 rng=random_state(learn.dls),
                 learn={name: learn.__dict__[name] for name in _counters if name in learn.__dict__},
                 metrics=[_data_of(metric) for metric in learn.metrics],
@@ -138,8 +152,8 @@ def set_training_state(
     "Let the next batch of `learn` be the one after `state`"
     set_trained_state(learn, state)
     for p,grad in zip(learn.model.parameters(), state['grads'], strict=True):
-        if grad is not None: p.grad = grad.to(p.device)
-        elif p.grad is not None: p.grad.zero_()
+        if isinstance(grad, Tensor): p.grad = grad.to(p.device)
+        else: p.grad = None if grad is None else torch.zeros_like(p)
     for metric,data in zip(learn.metrics, state['metrics']): _set_data(metric, _read_data(data))
     for cb,saved in zip(cbs, state['cbs']): CallbackState.read(saved).give(cb)
     learn.__dict__.update(state['learn'])

@@ -91,11 +91,11 @@ def test_bars_graphs_and_files(tmp_path):
 
 @pytest.mark.cuda
 @pytest.mark.parametrize('cbs', ['none','mixed','fp16','fp16_accumulate','bf16'])
-def test_cuda(cbs):
+def test_cuda(cbs, gpu):
     make = {**CBS, 'fp16': MixedPrecision, 'fp16_accumulate': lambda: [MixedPrecision(), GradientAccumulation(16), GradientClip(.1)]}[cbs]
     def trained(cls):
         learn = learner(cls, cbs=make(), loss_func=MSELossFlat(reduction='mean'))
-        learn.dls.cuda()
+        learn.dls.to(gpu)
         learn.fit(3)
         return weights(learn),learn.recorder.losses
     for cls in (TrainLearner,MiniLearner): assert_same(trained(cls), trained(Learner))
