@@ -7,6 +7,7 @@ __all__ = ['Plan', 'Step', 'Chain', 'is_finite', 'Walk', 'posterior', 'pooled_va
 
 # %% ../../nbs/annealing/walk.ipynb #ff2a6722
 import bisect,math
+from copy import copy
 from dataclasses import dataclass
 import numpy as np
 from .accept import accept_prob,penalty,swap_prob
@@ -101,6 +102,14 @@ class Walk:
         self.keys = {} # number -> its key, with the mean of its energies
         self.known = [] # all keys in order, repeats too
         self.ranked = [] # pairs of finite key and number in order, repeats counted once; not of those that were ended
+
+    def copy(self):
+        "One that can be told more without changing this one; what steps were told stays shared"
+        new = copy(self)
+        new.chains = [copy(chain) for chain in self.chains]
+        for name in 'steps','keys','known','ranked': setattr(new, name, getattr(self, name).copy())
+        for name in 'values','ses': setattr(new, name, {n:list(o) for n,o in getattr(self, name).items()})
+        return new
 
     def next_chain(self):
         "Number of the chain whose turn it is: the one with the fewest steps under way"

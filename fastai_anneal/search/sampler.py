@@ -84,7 +84,9 @@ class SimAnnealSampler(BaseSampler):
         "What is remembered of `study` to save time"
         return self._memo.setdefault(study, {})
 
-    def history(self, study, trial): return History(records(study, trial, self.memo(study)), self.n_chains)
+    def history(self, study, trial):
+        memo = self.memo(study)
+        return History(records(study, trial, memo), self.n_chains, memo)
     def infer_relative_search_space(self, study, trial): return latest_dists(records(study, trial, self.memo(study)))
 
     def sample_relative(self, study, trial, search_space):
@@ -142,7 +144,7 @@ class Proposal:
         best = [self.coords(number) for _,number in history.walk.ranked[:_N_BEST]]
         self.best = np.array([self.filled(u, best) for u in best])
         numbers = () if sampler.has_states else history.walk.steps
-        self.seen = set(axes.space.keys([self.coords(n) for n in numbers]))
+        self.seen = {axes.key(history.records[n]) for n in numbers}
 
     def coords(self, number): return self.axes.coords(self.history.records[number])
     def filled(self, u, best):

@@ -54,6 +54,21 @@ def test_no_hidden_state():
     fresh = study_of(1, noisy, study=study_of(12, noisy)); a.optimize(noisy, n_trials=1)
     assert params(a)==params(fresh)
 
+def test_what_is_remembered_of_a_study_is_what_a_new_sampler_finds():
+    "However late trials end, and in whatever order"
+    rng,st,running = np.random.default_rng(0),optuna.create_study(sampler=SimAnnealSampler(seed=1, screen=None, n_chains=2)),[]
+    for i in range(90):
+        t = st.ask(); noisy(t)
+        fresh = optuna.create_study(sampler=SimAnnealSampler(seed=1, screen=None, n_chains=2))
+        if i%9==0:
+            fresh.add_trials([o for o in st.get_trials() if o.number<t.number])
+            again = fresh.ask(); noisy(again)
+            assert again.params==t.params and attrs(fresh)[-1]==attrs(st)[-1]
+        running.append((t, f(t)))
+        if len(running)>4: # the first ends last
+            late = running.pop(0 if i in (20,70) else rng.integers(1, len(running)))
+            st.tell(late[0], *((late[1],) if i%7 else (None,TrialState.FAIL)))
+
 def test_reseed_and_same_seed_in_two_threads():
     s = SimAnnealSampler(seed=3); s.reseed_rng(); assert s.seed==3
     st = optuna.create_study(sampler=s); st.optimize(noisy, n_trials=12, n_jobs=2)
