@@ -394,6 +394,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                          'fastai_anneal/annealing/surrogate.py'),
                                                    'fastai_anneal.annealing.surrogate.Surrogate._among': ( 'annealing/surrogate.html#surrogate._among',
                                                                                                            'fastai_anneal/annealing/surrogate.py'),
+                                                   'fastai_anneal.annealing.surrogate.Surrogate._bottoms': ( 'annealing/surrogate.html#surrogate._bottoms',
+                                                                                                             'fastai_anneal/annealing/surrogate.py'),
                                                    'fastai_anneal.annealing.surrogate.Surrogate._free': ( 'annealing/surrogate.html#surrogate._free',
                                                                                                           'fastai_anneal/annealing/surrogate.py'),
                                                    'fastai_anneal.annealing.surrogate.Surrogate._learn_failures': ( 'annealing/surrogate.html#surrogate._learn_failures',

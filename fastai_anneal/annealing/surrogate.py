@@ -9,7 +9,7 @@ __all__ = ['NOISY', 'EXACT', 'Screening', 'Surrogate']
 from typing import NamedTuple
 import numpy as np
 from .gp import GP,exact_scores,last_learning,learned,normal_scores
-from .moves import BETWEEN_SHARE,neighbours
+from .moves import BETWEEN_SHARE,bowl_size,fit_bowl,move_bowl,neighbours
 from .success import Success,has_failed
 from .walk import is_finite
 
@@ -17,7 +17,9 @@ from .walk import is_finite
 _MAX_KNOWN = 300 # states the process knows, half of them the best and half the last: time
 _MAX_LEARN = 150 # of them, the last, it learns its constants from
 _MAX_FAILED = 75 # failures that it takes for as good as the median: measured in the notebook success
-_CLOSER = .1,.02 # widths of the steps around the most promising, one after the other
+_CLOSER = .1,.02,.004 # widths of the steps around the most promising, one after the other
+_MAX_BOWL = 20 # coordinates; a bowl of more has too many numbers to find
+_REACHES = 4.,2.,1.,1.,.5,.5,.25,.1 # of the steps to the bottom of a bowl, in spreads of the points it was fitted to
 _DEPTH = 1.5 # standard deviations that the bound lies below the mean, see above
 _UNSURE = 100. # what a missing standard deviation of success weighs: more than any score
 _APART = .1 # of a step's width is the least distance from what is known
@@ -44,6 +46,7 @@ class Surrogate:
             numbers = sorted({*(n for _,n in walk.ranked[:_MAX_KNOWN//2]), *numbers[-_MAX_KNOWN//2:]})
         self.numbers,self.points = numbers,np.stack([coords(n) for n in numbers])
         rows = [(n,(walk.keys[n][0],value)) for n in numbers for value in walk.values[n]]
+        self.energies = np.array([walk.keys[n][1] for n in numbers])
         at = {n:i for i,n in enumerate(numbers)}
         self.X,self.ids = self.points[[at[n] for n,_ in rows]],np.array([n for n,_ in rows])
         self.y = screening.scores([key for _,key in rows])
@@ -106,7 +109,7 @@ class Surrogate:
         space,n_near = self.space,max(1, n//4)
         winner,lowest = None,np.inf
         near = neighbours(space, centers[np.arange(n)%len(centers)], rng, np.exp(rng.uniform(-4, 1, n)), best, between)
-        us = np.concatenate([space.stratified(rng, n_near), near])
+        us = np.concatenate([space.stratified(rng, n_near), near, self._bottoms(rng)])
         for width_near in (*_CLOSER,None):
             us = self._free(space.snapped(us), taken, width)
             if len(us):
@@ -118,6 +121,17 @@ class Surrogate:
             promising = us[order[np.arange(n_near)%min(5, len(order))]]
             us = neighbours(space, promising, rng, np.full(n_near, width_near), best, 0.)
         return winner
+
+    def _bottoms(self, rng):
+        "Steps to the bottom of a bowl fitted to the best points that miss nothing, none if they are too few"
+        n,whole = len(self.space.nums),~np.isnan(self.points[:,self.space.nums]).any(1)
+        points,energies = self.points[whole],self.energies[whole]
+        best = np.argsort(energies, kind='stable')[:bowl_size(n, len(points))]
+        is_bowl = 0<n<=_MAX_BOWL and len(points)>=n+2 and np.ptp(energies[best])>0
+        if not is_bowl: return np.zeros((0,self.space.n))
+        bowl = fit_bowl(self.space, points[best], energies[best])
+        moved = np.array([move_bowl(bowl, rng, reach) for reach in _REACHES])
+        return np.where(np.isnan(moved), .5, moved) # a category that the best point lacks
 
     def _free(self, us, taken, width):
         "Of the rows `us` those that are not taken, and not right beside what is known unless all are"
