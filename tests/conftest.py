@@ -3,6 +3,7 @@ os.environ.setdefault('MPLBACKEND', 'Agg')
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 
 import matplotlib.pyplot as plt, pytest, torch
+from fastai.callback import fp16
 from pathlib import Path
 
 torch.set_num_threads(1)
@@ -29,10 +30,11 @@ def mnist_path():
     return Path(p)
 
 @pytest.fixture
-def gpu():
+def gpu(monkeypatch):
     "The device for a test marked `cuda`, with kernels that give the same bits each time"
-    backend = torch.backends.cudnn
-    was = backend.deterministic,backend.benchmark
-    backend.deterministic,backend.benchmark = True,False
-    yield torch.device(DEVICE)
-    backend.deterministic,backend.benchmark = was
+    monkeypatch.setattr(torch.backends.cudnn, 'deterministic', True)
+    monkeypatch.setattr(torch.backends.cudnn, 'benchmark', False)
+    if DEVICE=='cpu': # where fastai's mixed precision would be none
+        monkeypatch.setattr(fp16, 'autocast', lambda device, **kwargs: torch.autocast('cpu', **kwargs))
+        monkeypatch.setattr(fp16, 'GradScaler', lambda device, **kwargs: torch.amp.GradScaler('cpu', **kwargs))
+    return torch.device(DEVICE)

@@ -240,7 +240,7 @@ def write_reference(out):
 def root_page(name):
     "A page of the root, with links to files that are no pages shown as code"
     text = (ROOT/name).read_text(encoding='utf-8')
-    return linked(text.replace('](docs/', '](').replace('](nbs/', '](inside/'))
+    return linked(text.replace('](docs/', '](').replace('"docs/extra/', '"').replace('](nbs/', '](inside/'))
 
 def write_llms(out):
     "The index of the pages for language models, as llmstxt.org describes it"

@@ -6,6 +6,8 @@
 __all__ = ['SimAnnealHP']
 
 # %% ../../nbs/fit/simanneal.ipynb #e2db2cc7
+import warnings
+
 from fastai.basics import *
 
 from ..core.callbacks import CANCELS,is_training
@@ -40,6 +42,14 @@ def _check_shares(**shares):
         check_number(what, share, or_equal=True)
         if share>1: raise ValueError(f"{what}={share!r}: must be a share from 0 to 1")
     if shares['holdout']==1: raise ValueError("holdout=1: must be less than 1, or there is nothing to judge by")
+
+def _warn_of_starts_outside(hps, values):
+    "A start value outside of its space is trained with until a candidate is accepted"
+    for hp in hps:
+        value,lo,hi = values[hp.key],getattr(hp.space, 'lo', None),getattr(hp.space, 'hi', None)
+        if lo is None or not isinstance(value, (int,float)) or lo<=value<=hi: continue
+        warnings.warn(f"{hp.key} starts at {value:g}, outside of {hp.space!r}: the fit trains with that until "
+                      "a candidate is accepted. Start inside, or give a wider space")
 
 def _checked_plan(cb):
     "The rounds of the fit that `cb` is about to be in; a `ValueError` if there can be none"
@@ -106,6 +116,7 @@ class SimAnnealHP(HasRecord, RefusingCallback):
             self.trials = Trials(self, plan, controls)
             self.held = HeldOutScore(self.trials.bench.judge)
             with agreed(): self.trials.bench.judge.check()
+        _warn_of_starts_outside(self.hps, self.record.values)
         self.record.scores = self.held.history
         self.run_epoch,self.learn._do_epoch = self.learn._do_epoch,self._guarded_epoch
 

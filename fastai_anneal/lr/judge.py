@@ -307,7 +307,7 @@ class HeldOutScore:
         "Add the items of the current batch"
         self._add()
         learn = self.judge.learn
-        if learn.iter+1==learn.n_iter and self.n_seen is not None: self.pooled = self._pooled()
+        if self.n_seen is not None and learn.iter+1==learn.n_iter: self.pooled = self._pooled()
 
     def _add(self):
         learn,stride = self.judge.learn,self.judge.stride

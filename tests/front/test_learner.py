@@ -100,6 +100,14 @@ def test_cuda(cbs, gpu):
         return weights(learn),learn.recorder.losses
     for cls in (TrainLearner,MiniLearner): assert_same(trained(cls), trained(Learner))
 
+def test_zero_grad_without_an_optimizer_is_the_models():
+    for cls in (Learner,TrainLearner):
+        learn = learner(cls)
+        assert learn.opt is None
+        learn.loss_func(learn.model(learn.dls.one_batch()[0]), learn.dls.one_batch()[1]).backward()
+        learn.zero_grad()
+        assert all(p.grad is None for p in learn.model.parameters())
+
 # ---- the five methods
 
 class MiniLearner(TrainLearner):

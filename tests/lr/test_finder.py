@@ -540,6 +540,6 @@ def find_in_parallel(rank):
     return dict(json=found.to_json(), n_plots=len(plt.get_fignums()), weights=weights(learn))
 
 def test_two_processes_agree(tmp_path):
-    first,second = in_two_processes(find_in_parallel, tmp_path)
+    first,second = in_processes(2, find_in_parallel, tmp_path)
     assert first['json']==second['json'] and (first['n_plots'],second['n_plots'])==(1,0)
     assert torch.equal(first['weights'], second['weights'])
