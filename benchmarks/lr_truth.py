@@ -49,8 +49,9 @@ def main():
         for name in args.tasks:
             task = tasks[name]
             n_steps = task.n_epoch*len(task.dls().train)
+            if n_steps>args.steps: continue
             result = truth.get(name, lambda: dict(its=n_steps, lrs=task.lrs(), untrained={}, losses={}))
-            if seed in result['losses'] or n_steps>args.steps: continue
+            if seed in result['losses']: continue
             watch = Stopwatch()
             result['untrained'][seed] = untrained(task, int(seed))
             result['losses'][seed] = losses_of(task, int(seed))
