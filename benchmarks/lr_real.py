@@ -86,7 +86,10 @@ def letters(n_batches, source='numpy', bs=16, length=32, n_valid=600):
 def rows_of(data, bs=64, n=None):
     "Loaders of the pairs that `data` returns; with `n` only so many rows to train on, and all others to validate"
     (x,y),(valid_x,valid_y) = data()
-    if n: x,y,valid_x,valid_y = x[:n],y[:n],torch.cat([valid_x,x[n:]]),torch.cat([valid_y,y[n:]])
+    if n:
+        x,rest_x = x[:n],x[n:]
+        y,rest_y = y[:n],y[n:]
+        valid_x,valid_y = torch.cat([valid_x,rest_x]),torch.cat([valid_y,rest_y])
     train,valid = torch.utils.data.TensorDataset(x, y),torch.utils.data.TensorDataset(valid_x, valid_y)
     return FastDL(train, bs=bs, shuffle=True, drop_last=True),FastDL(valid, bs=1000)
 
