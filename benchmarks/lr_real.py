@@ -142,9 +142,10 @@ def by_columns(*sizes, n_out):
 
 # ---- trainings and tunings
 
+SPANS['text'] = 8e-4,.3 # Of Adam and AdamW, for trainings that take long
+
 class Training(Task):
     "A training of loaders, whose result is judged"
-    factor = 1.4 # Between two rates that the truth is known for
     def __init__(self,
         split, # 'dev' or 'held'
         loaders, # A function that returns two: to train on, to validate
@@ -152,7 +153,8 @@ class Training(Task):
         opt, # Optimizer function
         n_epoch=1,
         span='adam', # Key of `SPANS`
-        loss=None # By default cross entropy
+        loss=None, # By default cross entropy
+        factor=1.4 # Between two rates that the truth is known for
     ):
         store_attr()
         self.splitter = trainable_params
@@ -178,7 +180,6 @@ def parts(model): return [params(part) for part in model]
 
 class Tuning(Training):
     "The tuning of a model that `pretrained` returns"
-    factor = 1.8
     def __init__(self,
         split,loaders,pretrained,opt,n_epoch=1,span='adam',
         is_new=False, # Is the last part new?
@@ -187,7 +188,7 @@ class Tuning(Training):
         is_recipe=False # By `fine_tune`, instead of `fit_one_cycle`
     ):
         store_attr()
-        self.loss,self.splitter = None,parts
+        self.loss,self.splitter,self.factor = None,parts,1.8
 
     def made(self):
         model = copy.deepcopy(self.pretrained())
@@ -268,8 +269,8 @@ REAL = dict(
     cnn_adamw_800    = Training('held', P(moving_digits,200,is_flat=False), P(cnn,10), adamw, 4),
     deep_sgd_516     = Training('dev',  P(rows_of,flat(P(mnist,14,2752))), deep, sgdm, 12, 'sgd'),
     deep_sgd_800     = Training('held', P(moving_digits,200), P(mlp,196,*[32]*6,10), SGD, 4, 'sgd'),
-    scipy_adam_800   = Training('dev',  P(letters,200,'scipy'), reader, Adam, 4),
-    numpy_adamw_800  = Training('held', P(letters,200,'numpy'), reader, adamw, 4),
+    scipy_adam_800   = Training('dev',  P(letters,200,'scipy'), reader, Adam, 4, 'text'),
+    numpy_adamw_800  = Training('held', P(letters,200,'numpy'), reader, adamw, 4, 'text'),
     digits_adam_440  = Training('dev',  rows('digits', 350), P(mlp,64,64,32,10), Adam, 20),
     digits_sgd_880   = Training('held', rows('digits', 350), P(mlp,64,64,32,10), sgdm, 40, 'sgd'),
     diabetes_adam    = Training('held', targets('diabetes', 110, bs=32), P(mlp,10,32,16,1), Adam, 40, loss=mse),
@@ -282,8 +283,8 @@ REAL = dict(
     cnn_adam_3200    = Training('held', P(moving_digits,800,is_flat=False), P(cnn,10), Adam, 4),
     cnn_adamw_3200   = Training('dev',  P(moving_digits,800,is_flat=False), P(cnn,10), adamw, 4),
     package_adam_3748= Training('held', P(rows_of,whole_mnist), package_mlp, Adam, 4),
-    numpy_adamw_3200 = Training('dev',  P(letters,800,'numpy'), reader, adamw, 4),
-    scipy_adam_3200  = Training('held', P(letters,800,'scipy'), reader, Adam, 4),
+    numpy_adamw_3200 = Training('dev',  P(letters,800,'numpy'), reader, adamw, 4, 'text', factor=1.8),
+    scipy_adam_3200  = Training('held', P(letters,800,'scipy'), reader, Adam, 4, 'text', factor=1.8),
     mlp_adamw_12800  = Training('dev',  P(moving_digits,1600), thin, adamw, 8),
     mlp_adam_12800   = Training('held', P(moving_digits,1600), thin, Adam, 8),
     mlp_sgd_12800    = Training('held', P(moving_digits,1600), thin, sgdm, 8, 'sgd'),
