@@ -32,13 +32,14 @@ class StackedOpt:
         for name,weight in self.weights.items():
             rates = each(lr, weight)
             if self.wd[name]: weight.mul_(1-rates*self.wd[name])
-            weight.sub_(rates*self.direction(name, weight, grads[name], mom))
+            at_copies = each(mom, weight) if isinstance(mom, torch.Tensor) else mom
+            weight.sub_(rates*self.direction(name, weight, grads[name], at_copies))
 
     def direction(self, name, weight, grad, mom):
         if self.kind=='sgd_step': return grad
         avg,sqr_avg,sqr_mom = self.avg[name],self.sqr_avg[name],self.hypers.get('sqr_mom')
         if self.kind=='momentum_step': return avg.mul_(mom).add_(grad)
-        avg.mul_(mom).add_(grad, alpha=1-mom)
+        avg.mul_(mom).add_(grad*(1-mom))
         sqr_avg.mul_(sqr_mom).addcmul_(grad, grad, value=1-sqr_mom)
         debiased = (sqr_avg/(1-sqr_mom**self.n_steps)).sqrt_().add_(self.hypers['eps'])
         step = avg/(1-mom**self.n_steps)/debiased
@@ -58,14 +59,18 @@ class Stack:
 
     def fit_one_cycle(self, n_epoch):
         "Train all copies, and return the last validation losses"
-        learn,n_steps = self.learn,n_epoch*len(self.learn.dls.train)
-        lr_at,mom_at = combined_cos(.25, 1/25, 1., 1e-5/1.),combined_cos(.25, *learn.moms)
+        pos = np.arange(n_epoch*len(self.learn.dls.train))/(n_epoch*len(self.learn.dls.train))
+        lr_at,mom_at = combined_cos(.25, 1/25, 1., 1e-5),combined_cos(.25, *self.learn.moms)
+        return self.fit(n_epoch, [lr_at(p) for p in pos], [mom_at(p) for p in pos])
+
+    def fit(self, n_epoch, factors, moms):
+        "Train all copies; factors of the rates and momenta, one per step, are numbers, or one for each copy"
         gradient = self.over_copies(grad_and_value(self.loss))
-        learn.model.train()
-        batches = (batch for _ in range(n_epoch) for batch in learn.dls.train)
-        for i,(x,y) in enumerate(batches):
+        self.learn.model.train()
+        batches = (batch for _ in range(n_epoch) for batch in self.learn.dls.train)
+        for (x,y),factor,mom in zip(batches, factors, moms):
             grads,_ = gradient(self.weights, self.buffers, x, y)
-            self.opt.step(grads, self.lrs*lr_at(i/n_steps), mom_at(i/n_steps))
+            self.opt.step(grads, self.lrs*factor, mom)
         return self.validate()
 
     def validate(self):
