@@ -16,6 +16,11 @@ def each(values, like):
 
 def rms(stacked): return each(stacked.flatten(1).square().mean(1).sqrt(), stacked)
 
+def trust(weight, step):
+    "Lamb's ratio, which is 1 where one of them is zero"
+    ratio = rms(weight)/rms(step)
+    return torch.where((ratio==0)|~ratio.isfinite(), 1., ratio.clamp(max=10))
+
 class StackedOpt:
     "The optimizer of a learner for stacked weights, with a learning rate for each copy"
     def __init__(self, learn, weights):
@@ -43,7 +48,7 @@ class StackedOpt:
         sqr_avg.mul_(sqr_mom).addcmul_(grad, grad, value=1-sqr_mom)
         debiased = (sqr_avg/(1-sqr_mom**self.n_steps)).sqrt_().add_(self.hypers['eps'])
         step = avg/(1-mom**self.n_steps)/debiased
-        return step*(rms(weight)/rms(step)).nan_to_num_(1., 1.).clamp_(max=10) if self.kind=='lamb_step' else step
+        return step*trust(weight, step) if self.kind=='lamb_step' else step
 
 class Stack:
     "Copies of the learner's model, one for each of the learning rates `lrs`"
