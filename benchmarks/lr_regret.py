@@ -29,7 +29,7 @@ FILE = Path(__file__).with_name('lr_truth.json')
 TRUTH = json.loads(FILE.read_text())
 ALL = TASKS|REAL
 QUICK = 250 # Steps of a training
-SPREAD_STEPS = 1000 # Of the longest trainings for which the spread is measured
+SPREAD_STEPS = dict(sweep=1000, quick=250, refine=250) # Of the longest trainings whose spread is measured, by run
 
 class Pick(NamedTuple):
     "What a rule suggests, and what it costs"
@@ -195,11 +195,11 @@ def all_picks(names, n_seeds, runs, results):
 def all_spreads(names, n_orders, runs, results):
     "Largest over smallest suggestion of `n_orders` data orders, by rule and task"
     spreads = {}
-    for name in [name for name in names if TRUTH[name]['its']<=SPREAD_STEPS]:
-        for run in runs:
+    for run in runs:
+        for name in [name for name in names if n_orders and TRUTH[name]['its']<=SPREAD_STEPS[run]]:
             found = [results.get(f'{name} {order} {run} order', lambda: picks(name, 0, order, [run]))
                      for order in range(n_orders)]
-            for rule in found[0] if found else ():
+            for rule in found[0]:
                 lrs = [Pick(*by_rule[rule]).lr for by_rule in found]
                 spreads.setdefault(rule, {})[name] = max(lrs)/min(lrs)
     return spreads
