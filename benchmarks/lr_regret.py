@@ -1,6 +1,6 @@
 """How good is the suggested learning rate? Only finders run here; what trainings give is in `lr_truth.json`
 
-    python benchmarks/lr_regret.py [--quick] [--kinds dev,held] [--tasks a,b] [--seeds 3] [--orders 12]
+    python benchmarks/lr_regret.py [--quick] [--kinds KINDS] [--tasks a,b] [--seeds 3] [--orders 12]
                                    [--rules sweep,quick,refine] [--cache DIR] [--out FILE] [--detail]
 
 excess: the loss that the suggested rate leads to, over that of the best rate of the grid, minus 1; by interpolating
@@ -9,8 +9,9 @@ lowest rate of the grid. rate / best: median, and from a tenth to nine tenths. s
 of `--orders` data orders, median and worst over tasks. steps: what a suggestion costs. `--quick`: one seed of the
 trainings of 250 steps and less, some minutes.
 
-Kinds: `dev` and `held`, the trainings and tunings of `lr_real.py`: constants are chosen on `dev` only; `old-dev`,
-`old-val` and `old-check`, the smaller ones of `lr_tasks.py`. `lr_truth.json` says what was looked at when.
+Kinds: `dev` and `held`, the trainings of `lr_real.py`, and `dev-tunings` and `held-tunings`, its tunings: constants are
+chosen on dev only; `old-dev`, `old-val` and `old-check`, the smaller ones of `lr_tasks.py`. `lr_truth.json` says what
+was looked at when.
 
 A new rule is one more entry of `RULES`: a function of what `lr_find` has found, which may read its `lrs` and `losses`,
 
@@ -116,7 +117,9 @@ def judged(name, pick):
     is_within = pick.low<=truth.best_lr<=pick.high
     return Judged(loss/truth.best-1, loss>truth.losses[0], pick.lr/truth.best_lr, is_within, pick.steps)
 
-def kind_of(name): return ALL[name].split if name in REAL else f'old-{ALL[name].split}'
+def kind_of(name):
+    if name not in REAL: return f'old-{TASKS[name].split}'
+    return REAL[name].split+('-tunings' if isinstance(REAL[name], Tuning) else '')
 
 # ---- the tables
 
@@ -169,6 +172,9 @@ def notes(names, by_rule):
     for rule in [rule for rule in by_rule if rule.startswith('ours')]:
         picked = by_rule[rule]
         lines.append(f'{rule}: a lower loss than the best optimizer without a rate on {against_free(names, picked)}.  ')
+        judgements = [judged(name, pick) for name in names for pick in picked.get(name, ())]
+        near = np.mean([.5<=judgement.factor<=2 for judgement in judgements])
+        lines.append(f'{rule}: within a factor of two of the best rate in {near:.0%}.  ')
         within = [judged(name, pick).is_within for name in names for pick in picked.get(name, ()) if pick.low==pick.low]
         if within: lines.append(f'{rule}: the best rate lies between low and high in {np.mean(within):.0%}.  ')
     return lines
@@ -212,7 +218,7 @@ def options_of():
     parser = options(__doc__, seeds=3, cache=True)
     parser.add_argument('--orders', type=int, default=12, help='of the data, to see how far suggestions spread')
     parser.add_argument('--quick', action='store_true')
-    parser.add_argument('--kinds', type=words, default=['dev','held'])
+    parser.add_argument('--kinds', type=words, default=['dev','held','dev-tunings','held-tunings'])
     parser.add_argument('--rules', type=words, default=list(RUNS), help='runs of `lr_find`: '+', '.join(RUNS))
     parser.add_argument('--steps', type=int, default=10**6, help='of the longest training')
     parser.add_argument('--tasks', type=words)
