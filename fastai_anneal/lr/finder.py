@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/lr/finder.ipynb #44ce8580
+# %% ../../nbs/lr/finder.ipynb #bb6124de
 import math,random
 from dataclasses import asdict
 
@@ -23,7 +23,7 @@ from ..core.together import together
 from ..core.undo import preserved
 from .curve import Suggestion,read_curve,suggest,suggest_edge,usable_points
 from .found import FoundHP,FoundLR,suggestion_of
-from .horizon import func_name,optimizer_kind,fit_steps
+from .horizon import fit_passes,fit_steps,func_name,optimizer_kind
 from .judge import Judge,check_has_one_loss
 from .probe import ProbePlan,probe
 from .sweep import Cycle,HPFinder,LRFinder
@@ -78,7 +78,7 @@ class _Sweeper:
             elif isinstance(cb, Recorder): cb.run_train = False
         self.learn.logger = noop
 
-# %% ../../nbs/lr/finder.ipynb #b0631093
+# %% ../../nbs/lr/finder.ipynb #8c34fda9
 _sweep_mom,_peak_mom = .9,.85
 
 def _momentum_factor(learn, kind):
@@ -118,9 +118,9 @@ def _no_edge(sweep):
     if is_constant or is_late and not has_left:
         return 'the loss did not rise in the range, nor clearly fall: it takes no notice of the rate, no suggestion'
 
-def _picked(sweep, closer, n_it, kind):
+def _picked(sweep, closer, n_it, kind, n_passes):
     "What `sweep`, and the finer one after it, suggest; the one reason if it is nothing"
-    pick = suggest(*_points(sweep), n_it, kind, closer)
+    pick = suggest(*_points(sweep), n_it, kind, closer, n_passes)
     if math.isnan(pick.value): return pick
     reason = None if pick.reading.is_clear else _no_edge(sweep)
     if reason: return Suggestion(math.nan, [reason], pick.reading)
@@ -141,7 +141,8 @@ def _found_lr(learn, sweeps, closers, n_it):
     sweeps,closers = _with_points(sweeps, closers)
     kind,first = optimizer_kind(learn.opt),sweeps[0]
     factor = _momentum_factor(learn, kind)
-    picks = [_picked(sweep, closer, n_it, kind) for sweep,closer in zip(sweeps, closers)]
+    n_passes = fit_passes(learn, n_it)
+    picks = [_picked(sweep, closer, n_it, kind, n_passes) for sweep,closer in zip(sweeps, closers)]
     lrs = [pick.value*factor for pick in picks]
     warnings = dict.fromkeys(warning for pick in picks for warning in pick.warnings)
     info = dict(kind=kind, n_it=n_it, **_info(picks[0].reading, factor, closers[0], lrs))
