@@ -153,7 +153,7 @@ def read_curve(
     return Reading(math.exp(_half_gone(x, (start-smooth)/drop)), math.exp(_centre(x[i:], lost)), math.exp(x[-1]),
                    float(drop/(abs(start)+1e-9)), float(drop/(noise+1e-12)))
 
-# %% ../../nbs/lr/curve.ipynb #25c31c4a
+# %% ../../nbs/lr/curve.ipynb #235fde56
 @dataclass
 class Suggestion:
     "What a sweep suggests"
@@ -235,7 +235,7 @@ def suggest(
 
 def _unclear(reading):
     return (f"the loss fell by only {reading.drop:.0%} of its start and {reading.clear:.1f} times its noise: "
-            "the suggestion relies on where the sweep diverged")
+            "the suggestion relies on where the sweep diverged; `refine='quick'` would pay")
 
 # %% ../../nbs/lr/curve.ipynb #3b188cd1
 def suggest_edge(

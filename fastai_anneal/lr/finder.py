@@ -164,11 +164,12 @@ def _info(reading, factor, closer, lrs):
     if len(lrs)>1 and np.isfinite(lrs).any(): info['spread'] = float(np.nanmax(lrs)/np.nanmin(lrs))
     return info
 
-# %% ../../nbs/lr/finder.ipynb #1e8682a6
+# %% ../../nbs/lr/finder.ipynb #7afab722
 _cycles = 5 # that the budget pays for, or more if the fit is short
 _quick = 400 # Steps to spend on 'quick'
 _short_fit,_long_fit = 1000,2000 # Steps to spend on a fit of less than 2,000; else a quarter of it
 _default_probes = 10 # With `refine=True`
+_far = 10 # Ratio of the ends of an interval that is looked through in larger steps
 _upward = .7 # Share of a move up, in logarithms, that is made if cycles are shorter than the fit: it may diverge later
 _learned = .7 # Share of the untrained loss above which a short cycle cannot vouch for a higher rate
 
@@ -182,7 +183,8 @@ def _planned(found, refine):
     budget = _budget(n_it, refine)
     n_steps = min(n_it, budget//_cycles)
     n_probes = min(budget//n_steps, _default_probes if refine in (True,1,'quick') else refine)
-    return ProbePlan(n_it, n_steps, n_probes, kind=found.info['kind'])
+    octaves = 2 if found.high>_far*found.low else 1
+    return ProbePlan(n_it, n_steps, n_probes, octaves, kind=found.info['kind'])
 
 def _moved(found, probed, n_steps, untrained):
     "The rate that `probed`, from cycles of `n_steps`, puts in place of the sweep's"
@@ -211,14 +213,15 @@ def _refine(sweeper, found, refine):
     found.info.update(one_sweep=found.lr, probes=trials)
     if probed.is_better: _replace(found, _moved(found, probed, plan.n_steps, untrained))
 
-# %% ../../nbs/lr/finder.ipynb #85979343
+# %% ../../nbs/lr/finder.ipynb #3d5049b4
 def _ratios_of(learn, ratios):
     "The factors of the parameter groups, the last one's being 1"
     if ratios is None or ratios is False: return None
-    if ratios is True:
+    if ratios is True or isinstance(ratios, float):
         if learn.opt is None: learn.create_opt()
         learn.opt.set_hyper('lr', learn.lr)
-        ratios = get_hyper(learn.opt, 'lr')
+        group_lrs = get_hyper(learn.opt, 'lr')
+        ratios = group_lrs if ratios is True else [ratios**depth for depth in reversed(range(len(group_lrs)))]
     factors = np.array(ratios, float)
     if not (factors>0).all(): raise ValueError(f"ratios={ratios!r}: must be positive")
     return (factors/factors[-1]).tolist()
@@ -244,7 +247,7 @@ def lr_find(self:Learner,
     mode:str='exp', # `'exp'` for equal ratios, `'linear'` for equal differences
     repeats:int=1, # Sweeps with different data, from the same weights: the suggestion is their median
     refine:int|str=0, # 'quick': 400 more steps at most; True: 1,000, or a quarter of a fit of 2,000 and more
-    ratios=None, # True: keep the ratios of the groups' learning rates; or a list of factors
+    ratios=None, # True: keep the ratios of the groups' rates; or a list of factors; `.65` for the usual `.65**depth`
     widen:bool=True, # Extend the search, once, if the loss did not rise up to `end_lr`, or did not clearly fall
     seed:int=None, # Another order of the data than that of the next fit, reproducibly
     device=None # Hold the copy of model and optimizer there, say `'cpu'`
