@@ -18,12 +18,13 @@ from ..core.callbacks import is_spectator
 from ..core.generators import reseed_loaders
 from ..core.durations import check_whole
 from ..core.hypers import get_hyper
-from ..core.ranks import rank
+from ..core.ranks import from_first,n_ranks,rank
+from ..core.together import together
 from ..core.undo import preserved
 from .curve import Suggestion,read_curve,suggest,suggest_edge,usable_points
 from .found import FoundHP,FoundLR,suggestion_of
 from .horizon import fit_steps,func_name,optimizer_kind,pass_steps,passes_factor
-from .judge import Judge
+from .judge import Judge,check_has_one_loss
 from .probe import ProbePlan,probe
 from .sweep import Cycle,HPFinder,LRFinder
 
@@ -31,6 +32,7 @@ from .sweep import Cycle,HPFinder,LRFinder
 def _check_may_train(learn, what):
     if torch.is_inference_mode_enabled():
         raise RuntimeError(f"{what} trains, which torch.inference_mode forbids: call it outside of that")
+    check_has_one_loss(learn, what)
     if hasattr(learn, 'lr_finder'):
         raise RuntimeError(f"{what} inside of a sweep: a callback that calls it must not where learn has `lr_finder`")
 
@@ -203,12 +205,13 @@ def _refine(sweeper, found, refine):
     learn,plan = sweeper.learn,_planned(found, refine)
     ratios,seed = np.array(found.group_lrs)/found.lr,sweeper.next_seed()
     n_pass = pass_steps(learn)
-    judge = Judge(learn, n_items=plan.n_steps*(getattr(learn.dls.train, 'bs', None) or 1), holdout=0.)
+    n_trained = plan.n_steps*(getattr(learn.dls.train, 'bs', None) or 1)
+    judge = Judge(learn, n_items=n_trained*n_ranks(), holdout=0.)
     sweeper.snapshot.restore()
     untrained = judge().value
     shorter = passes_factor(plan.n_steps, n_pass)/passes_factor(plan.n_total, n_pass)
-    def train(lr, n): return sweeper(Cycle(lr*shorter*ratios, n, judge, sweeper.bar), seed).judgement
-    probed = probe(train, found.lr, plan)
+    def train(lr, n): return sweeper(Cycle(from_first(lr)*shorter*ratios, n, judge, sweeper.bar), seed).judgement
+    probed = from_first(probe(train, found.lr, plan))
     trials = [dict(lr=float(trial.lr), steps=trial.n_steps, score=trial.worth) for trial in probed.trials]
     found.info.update(one_sweep=found.lr, probes=trials)
     if probed.is_better: _replace(found, _moved(found, probed, plan.n_steps, untrained))
@@ -257,7 +260,7 @@ def lr_find(self:Learner,
     if refine!='quick': check_whole('refine', refine or 0, least=0)
     is_told,n_it = n_it is not None or n_epoch is not None,fit_steps(self, n_epoch, n_it)
     _check_may_train(self, 'lr_find')
-    with _graph_kept(self), preserved(self, device=device) as snapshot:
+    with _graph_kept(self), preserved(self, device=device) as snapshot, together():
         sweeper = _Sweeper(self, snapshot, seed)
         options = dict(widen=widen, ratios=_ratios_of(self, ratios), bar=sweeper.bar, guarded=True)
         sweeps = [sweeper(LRFinder(start_lr, end_lr, num_it, stop_div, mode, **options)) for _ in range(repeats)]
@@ -284,7 +287,7 @@ def hp_find(self:Learner,
 )->FoundHP:
     "Find the largest value of a hyperparameter before the loss rises, and leave the learner as it was"
     _check_may_train(self, 'hp_find')
-    with _graph_kept(self), preserved(self, device=device) as snapshot:
+    with _graph_kept(self), preserved(self, device=device) as snapshot, together():
         if lr is not None: self.lr = lr
         sweeper = _Sweeper(self, snapshot, seed)
         options = dict(setter=setter, bar=sweeper.bar, guarded=True)
