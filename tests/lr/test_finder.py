@@ -551,8 +551,8 @@ def test_refine_keeps_to_its_budget(refine, n_it, budget):
     assert found.low<found.lr<found.high
 
 def test_a_number_for_ratios_is_a_decay():
-    learn = a_learner()
-    n_groups = len(find(learn, ratios=True, n_it=20).values[0])
+    learn = a_learner(**three_groups)
     found = find(learn, ratios=.5, n_it=20)
-    expected = .5**np.arange(n_groups)[::-1]
+    expected = .5**np.arange(found.values.shape[1])[::-1]
+    assert found.values.shape[1]==3
     assert np.allclose(found.values/found.values[:,-1:], expected)
