@@ -153,7 +153,7 @@ def read_curve(
     return Reading(math.exp(_half_gone(x, (start-smooth)/drop)), math.exp(_centre(x[i:], lost)), math.exp(x[-1]),
                    float(drop/(abs(start)+1e-9)), float(drop/(noise+1e-12)))
 
-# %% ../../nbs/lr/curve.ipynb #c638d152
+# %% ../../nbs/lr/curve.ipynb #235fde56
 @dataclass
 class Suggestion:
     "What a sweep suggests"
@@ -168,7 +168,7 @@ class Suggestion:
         return self.value/below,self.value*above
 
 # All chosen on the dev parts of benchmarks/lr_real.py and lr_tasks.py, for the logarithm of the final loss
-_LEVEL = dict(adaptive=.5, trust=.37, sgd=.26) # Suggestion for `DEFAULT_STEPS`, as a share of the mean of the two places
+_LEVEL = dict(adaptive=.5, trust=.37, sgd=.26) # For `DEFAULT_STEPS`, as a share of the mean of the two places
 _ASCENT_SHARE = dict(adaptive=.6, trust=.3, sgd=.85) # Weight of the ascent in that mean, of logarithms
 _GAP,_WIDEST = 3.5,6. # Usual log(ascent/descent), and that above which the ascent says nothing: a loss of zero stays
 _SPREAD,_SPREAD_UNCLEAR = (3.,2.5),(20.,3.) # The best rate is so much lower or higher in 20% of cases
@@ -216,7 +216,7 @@ def suggest(
     n_it:int=DEFAULT_STEPS, # Steps of the fit that is planned
     kind:str='adaptive', # Of the optimizer: `'adaptive'` as Adam, `'trust'` as Lamb, `'sgd'`
     closer=None, # Learning rates and losses of a finer second sweep, if there was one
-    n_passes:float=1. # How often the fit sees its data
+    n_pass:float=math.inf, # Steps in which the fit sees its data once
 )->Suggestion:
     "The peak learning rate for a `fit_one_cycle` of `n_it` steps"
     lrs,losses = usable_points(lrs, losses)
@@ -230,12 +230,12 @@ def suggest(
     if reason: return Suggestion(math.nan, [reason], reading)
     if not reading.is_clear: warnings.append(_unclear(reading))
     lr,bound = _of_reading(reading, end, kind)
-    lr *= horizon_factor(DEFAULT_STEPS, max(n_it, 16), POWER[kind])*passes_factor(n_passes)
+    lr *= horizon_factor(DEFAULT_STEPS, max(n_it, 16), POWER[kind])*passes_factor(n_it, n_pass)
     return Suggestion(float(min(lr, bound)), warnings, reading)
 
 def _unclear(reading):
     return (f"the loss fell by only {reading.drop:.0%} of its start and {reading.clear:.1f} times its noise: "
-            "the suggestion relies on where the sweep diverged")
+            "the suggestion relies on where the sweep diverged; `refine='quick'` would pay")
 
 # %% ../../nbs/lr/curve.ipynb #3b188cd1
 def suggest_edge(
