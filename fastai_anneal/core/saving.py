@@ -81,6 +81,15 @@ def _plain_tensor(t):
     is_part = t.layout==torch.strided and t.untyped_storage().nbytes()>t.numel()*t.element_size()
     return t.clone() if is_part else t # a file has the whole storage
 
+def _can_be_made(key):
+    "Does the plain form of a key say all of it, other than that of a class, a function, a `Path`, ...?"
+    if not isinstance(key, dict): return True
+    return key[_KIND] not in ('kept','function') and all(map(_can_be_made, key.get('items', ())))
+
+def _name(key):
+    "What `key` is called in all processes"
+    return re.sub(' at 0x[0-9a-fA-F]+', '', repr(key))
+
 class Saving(_Placed, Walk):
     "A walk that returns what it sees as plain data, for `Giving`"
     def __init__(self,
@@ -161,10 +170,14 @@ class Saving(_Placed, Walk):
 
     def mapping(self, mapping):
         if self._cannot_be_made(mapping): return self._lost(mapping)
-        node,keys,values = self._node('mapping', mapping),self.visit_all(mapping),[]
+        node,keys,values = self._node('mapping', mapping),self._keys(mapping),[]
         for key,value in mapping.items():
             with self.at(f'[{key!r:.20}]'): values.append(self.visit(value))
         return dict(node, keys=keys, values=values, attrs=self.attrs(mapping))
+
+    def _keys(self, mapping):
+        pairs = zip(mapping, self.visit_all(mapping))
+        return [node if _can_be_made(node) else {_KIND: 'named', 'name': _name(key)} for key,node in pairs]
 
     def object(self, obj):
         self.trust(obj)
@@ -333,11 +346,26 @@ class Giving(_Placed):
         taker = self._taker(node, there)
         if taker is None: return there
         items = {}
-        for key,value in zip(self._give_all(node['keys'], []), node['values']):
+        for key,value in zip(self._keys(node['keys'], taker), node['values']):
+            if key is _nothing: continue
             with self.at(f'[{key!r:.20}]'): items[key] = self.give(value, taker[key] if key in taker else _nothing)
         refill(taker, {key: value for key,value in items.items() if value is not _nothing})
         self.give_attrs(node['attrs'], taker)
         return taker
+
+    def _keys(self, nodes, taker):
+        "The keys; those that cannot be made are those of the same name in `taker`, or `_nothing`"
+        def is_named(node): return type(node) is dict and node[_KIND]=='named'
+        here = {_name(key): key for key in taker} if any(map(is_named, nodes)) else {}
+        for node in nodes:
+            if is_named(node) and node['name'] not in here: self.lacks(node['name'])
+        return [here.get(node['name'], _nothing) if is_named(node) else self.give(node) for node in nodes]
+
+    def lacks(self,
+        name:str # Of a key that is in the file and not here
+    ):
+        "There is nothing to put under `name`"
+        self.missing.append(self.here(name))
 
     def _object(self, node, there):
         taker = self._taker(node, there)
