@@ -773,6 +773,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                       'fastai_anneal/core/saving.py'),
                                            'fastai_anneal.core.saving._plain_tensor': ( 'core/saving.html#_plain_tensor',
                                                                                         'fastai_anneal/core/saving.py'),
+                                           'fastai_anneal.core.saving._reference': ( 'core/saving.html#_reference',
+                                                                                     'fastai_anneal/core/saving.py'),
                                            'fastai_anneal.core.saving._takes': ('core/saving.html#_takes', 'fastai_anneal/core/saving.py'),
                                            'fastai_anneal.core.saving.is_data': ( 'core/saving.html#is_data',
                                                                                   'fastai_anneal/core/saving.py')},

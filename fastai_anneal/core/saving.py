@@ -6,7 +6,7 @@
 __all__ = ['is_data', 'Saving', 'Giving']
 
 # %% ../../nbs/core/saving.ipynb #276445d1
-import inspect,random,re,types
+import inspect,random,re,types,weakref
 from collections import Counter,OrderedDict,deque
 from contextlib import contextmanager
 from copy import deepcopy
@@ -23,7 +23,7 @@ _KIND,_NUMBER = '~kind','~number' # of what else is there
 _kept = {_KIND: 'kept'} # stands for what stays as it is
 _containers = list, dict, set, tuple, frozenset, OrderedDict, Counter, deque, L, types.SimpleNamespace
 _generators = random.Random, np.random.Generator, np.random.RandomState, torch.Generator
-_made = {*_containers, *_generators} # what can be made anew of what it holds
+_made = {*_containers, *_generators, weakref.ref} # what can be made anew of what it holds
 
 def is_data(
     obj # Anything
@@ -224,7 +224,8 @@ class Saving(_Placed, Walk):
 
 # %% ../../nbs/core/saving.ipynb #91fd51cb
 _nothing = object() # there is nothing at this place
-_made_by_name = {cls.__name__: cls for cls in _containers}
+def _reference(items): return weakref.ref(set() if items[0] is None else items[0]) # that of a `set()` is dead, too
+_made_by_name = dict({cls.__name__: cls for cls in _containers}, ReferenceType=_reference)
 
 def _takes(t, data):
     "Can the values of `data` be copied into `t`?"
