@@ -731,6 +731,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                        'fastai_anneal/core/saving.py'),
                                            'fastai_anneal.core.saving.Giving._mapping': ( 'core/saving.html#giving._mapping',
                                                                                           'fastai_anneal/core/saving.py'),
+                                           'fastai_anneal.core.saving.Giving._named': ( 'core/saving.html#giving._named',
+                                                                                        'fastai_anneal/core/saving.py'),
                                            'fastai_anneal.core.saving.Giving._number': ( 'core/saving.html#giving._number',
                                                                                          'fastai_anneal/core/saving.py'),
                                            'fastai_anneal.core.saving.Giving._object': ( 'core/saving.html#giving._object',

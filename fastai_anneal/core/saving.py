@@ -357,10 +357,13 @@ class Giving(_Placed):
     def _keys(self, nodes, taker):
         "The keys; those that cannot be made are those of the same name in `taker`, or `_nothing`"
         def is_named(node): return type(node) is dict and node[_KIND]=='named'
-        here = {_name(key): key for key in taker} if any(map(is_named, nodes)) else {}
-        for node in nodes:
-            if is_named(node) and node['name'] not in here: self.lacks(node['name'])
-        return [here.get(node['name'], _nothing) if is_named(node) else self.give(node) for node in nodes]
+        here = groupby(taker, _name) if any(map(is_named, nodes)) else {}
+        return [self._named(node['name'], here) if is_named(node) else self.give(node) for node in nodes]
+
+    def _named(self, name, here):
+        if here.get(name): return here[name].pop(0) # several lambdas have one name
+        self.lacks(name)
+        return _nothing
 
     def lacks(self,
         name:str # Of a key that is in the file and not here
