@@ -41,7 +41,7 @@ def record(number, params, value):
     return SearchTrial(number, params, 0, state='complete', value=value, energy=value)
 
 def holds(problem, n_trials, seed, screen):
-    "Of the interval of a search, of one around the lowest value, and of the interval of finals: do they hold the truth?"
+    "Do the interval of a search, one around its lowest value, and the interval of finals hold the truth?"
     truth,run,suggest = problem.objective(seed)
     n_init = max(1, min(len(problem.parameters)+2, n_trials//5)) # as in `anneal_search`
     sampler = SimAnnealSampler(seed, n_trials, n_init, repeat=.1, screen=screen)
@@ -65,13 +65,16 @@ def main():
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     problems = [Table(task) for task in tasks([*SUITES,'digits'])]+[Bowl(noise) for noise in NOISES]
     print('share that holds the truth: interval of the search, lowest value ± 1.64 se, interval of finals')
-    for n_trials in args.trials:
-        found = defaultdict(list)
-        for problem in problems:
-            for seed in range(args.seeds):
-                held = holds(problem, n_trials, seed, args.screen)
-                for name in (problem.name.split('/')[0],'all'): found[name].append(held)
-        for name,held in found.items():
-            print(f'{n_trials:4} trials {name:12}', *(f'{share:6.1%}' for share in np.mean(held, 0)), flush=True)
+    for n_trials in args.trials: compare(problems, n_trials, args)
+
+def compare(problems, n_trials, args):
+    "A line for each kind of problem"
+    found = defaultdict(list)
+    for problem in problems:
+        for seed in range(args.seeds):
+            held = holds(problem, n_trials, seed, args.screen)
+            for name in (problem.name.split('/')[0],'all'): found[name].append(held)
+    for name,held in found.items():
+        print(f'{n_trials:4} trials {name:12}', *(f'{share:6.1%}' for share in np.mean(held, 0)), flush=True)
 
 if __name__=='__main__': main()
