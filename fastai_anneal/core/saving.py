@@ -23,7 +23,7 @@ _KIND,_NUMBER = '~kind','~number' # of what else is there
 _kept = {_KIND: 'kept'} # stands for what stays as it is
 _containers = list, dict, set, tuple, frozenset, OrderedDict, Counter, deque, L, types.SimpleNamespace
 _generators = random.Random, np.random.Generator, np.random.RandomState, torch.Generator
-_made = {*_containers, *_generators, weakref.ref} # what can be made anew of what it holds
+_made = {*_containers, *_generators} # what can be made anew of what it holds
 
 def is_data(
     obj # Anything
@@ -184,7 +184,9 @@ class Saving(_Placed, Walk):
         if self._cannot_be_made(obj): return self._lost(obj)
         return dict(self._node('object', obj), attrs=self.attrs(obj))
 
-    def _cannot_be_made(self, obj): return type(obj) not in _made and self._is_new(obj)
+    def _cannot_be_made(self, obj):
+        if type(obj) is weakref.ref and (obj() is None or id(obj()) in self.numbers): return False
+        return type(obj) not in _made and self._is_new(obj)
 
     def attrs(self,
         obj, # Anything
