@@ -5,9 +5,9 @@
 | learners | `small_learner` on the loaders `sums` (regression) or `blobs` (four classes), `quiet`, `hypers_of_fit` |
 | state    | `weights`, `valid_loss`, `fingerprint`, `assert_same` |
 | callbacks| `On`, `Record`, `RaiseAt`, `StopAt`, `KillAt`: nothing takes back what they count or keep, `SimAnnealHP` neither |
-| processes| `fresh_python`, `forked`, `in_two_processes` |
+| processes| `fresh_python`, `forked`, `in_processes` |
 """
-import itertools,multiprocessing,os,random,socket,subprocess,sys
+import itertools,multiprocessing,os,random,socket,subprocess,sys,time,traceback
 from collections import defaultdict
 from collections.abc import Mapping
 from contextlib import contextmanager
@@ -23,13 +23,13 @@ from fastai.callback.progress import ProgressCallback
 
 __all__ = ['ROOT', 'OPT_FUNCS', 'Items', 'sums', 'blobs', 'groups_by_layer', 'small_learner', 'quiet', 'hypers_of_fit', 'weights',
            'valid_loss', 'fingerprint', 'assert_same', 'On', 'Record', 'RaiseAt', 'StopAt', 'KillAt', 'fresh_python', 'forked',
-           'in_two_processes']
+           'in_processes', 'distributed']
 
 ROOT = Path(__file__).parent.parent
 
 class Items(list):
     "Items of a dataset that `Learner.export` can empty"
-    def new_empty(self): return Items()
+    def new_empty(self): return type(self)()
 
 def sums(n=40, n_valid=8, bs=4):
     "Loaders of a regression: the sum of four numbers"
@@ -109,7 +109,8 @@ def fingerprint(learn, attributes=False):
         model=model.state_dict(), buffers=list(model.buffers()), grads=[p.grad for p in model.parameters()],
         requires_grad=[p.requires_grad for p in model.parameters()], modes=[m.training for m in model.modules()],
         opt=opt and opt.state_dict(), hypers=opt and [dict(h) for h in opt.hypers],
-        generators=[random.getstate(), np.random.get_state(), torch.get_rng_state()],
+        generators=[random.getstate(), np.random.get_state(), torch.get_rng_state(),
+                    *(torch.cuda.get_rng_state_all() if torch.cuda.is_available() else ())],
         loaders=[dl.rng.getstate() for dl in learn.dls.loaders],
         recorder={k: getattr(rec, k, None) for k in ('lrs','losses','iters','values','hps')})
     if attributes:
@@ -183,20 +184,41 @@ def forked(f, *args):
     process.start()
     return process
 
-def _member(rank, port, work, folder, args):
-    "One of two processes that talk by gloo"
-    os.environ.update(MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port), RANK=str(rank), WORLD_SIZE='2')
-    torch.set_num_threads(1)
-    dist.init_process_group('gloo', rank=rank, world_size=2)
-    torch.save(work(rank, *args), Path(folder)/f'rank{rank}.pt')
-    dist.barrier() # nobody leaves while the other one still talks to it
-    dist.destroy_process_group()
-    os._exit(0) # all is saved: no teardown of gloo's threads, which now and then aborts
+@contextmanager
+def distributed(learn, **kwargs):
+    "Train `learn` with the other processes in the block, as fastai does it"
+    import fastai.distributed # `distrib_ctx`
+    with quiet(learn), learn.distrib_ctx(in_notebook=False, sync_bn=False, cpu=True, **kwargs): yield learn
 
-def in_two_processes(work, folder, *args):
-    "What `work(rank, *args)`, a function of a test module, returns in each of two processes that train together"
+def _member(rank, n, port, work, folder, args):
+    "One of `n` processes that talk by gloo"
+    os.environ.update(MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port), RANK=str(rank), WORLD_SIZE=str(n), LOCAL_RANK=str(rank),
+                      ACCELERATE_USE_CPU='true')
+    torch.set_num_threads(1)
+    torch.Tensor.cuda = lambda self,*args,**kwargs: self # fastai broadcasts through `.cuda()`
+    try:
+        dist.init_process_group('gloo', rank=rank, world_size=n)
+        torch.save(work(rank, *args), Path(folder)/f'rank{rank}.pt')
+        dist.barrier() # nobody leaves while the other one still talks to it
+        os._exit(0) # all is saved: no teardown of gloo's threads, which now and then aborts
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)
+
+def started_processes(n, work, folder, *args):
+    "`n` processes that train together and run `work(rank, *args)`"
     with socket.socket() as s:
         s.bind(('127.0.0.1', 0))
         port = s.getsockname()[1]
-    torch.multiprocessing.spawn(_member, (port, work, str(folder), args), nprocs=2)
-    return [torch.load(Path(folder)/f'rank{rank}.pt', weights_only=False) for rank in (0,1)]
+    return [forked(_member, rank, n, port, work, folder, args) for rank in range(n)]
+
+def in_processes(n, work, folder, *args, timeout=300):
+    "What `work(rank, *args)` returns in each of `n` processes that train together; None for one that has failed"
+    processes,deadline = started_processes(n, work, folder, *args),time.monotonic()+timeout
+    try:
+        for process in processes: process.join(max(0, deadline-time.monotonic()))
+        assert not any(process.is_alive() for process in processes), 'it hangs'
+    finally:
+        for process in processes: process.kill()
+    files = [Path(folder)/f'rank{rank}.pt' for rank in range(n)]
+    return [torch.load(file, weights_only=False) if file.exists() else None for file in files]

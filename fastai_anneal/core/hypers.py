@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['hyper_names', 'check_hypers', 'count_groups', 'get_hyper', 'set_hyper', 'per_group', 'attr_owner', 'batch_size',
-           'n_batches']
+           'n_items', 'n_batches']
 
 # %% ../../nbs/core/hypers.ipynb #534543f6
 import math,numbers
@@ -12,6 +12,7 @@ import math,numbers
 from fastai.basics import *
 from fastai.optimizer import _BaseOptimizer
 from .durations import did_you_mean
+from .ranks import own_items
 
 # %% ../../nbs/core/hypers.ipynb #6f4c6d09
 def hyper_names(
@@ -82,6 +83,7 @@ def attr_owner(
     *way,attr = path.split('.')
     owner = learn
     for i,name in enumerate([*way,attr]):
+        if isinstance(owner, nn.parallel.DistributedDataParallel): owner = owner.module
         if not hasattr(owner, name):
             at = '.'.join(['learn',*way[:i]])
             has = [n for n in (*vars(owner), *getattr(owner, '_modules', ())) if n[0]!='_']
@@ -98,11 +100,22 @@ def batch_size(
     "Items of a batch of `dl`, 1 if it does not say"
     return getattr(dl, 'bs', None) or getattr(dl, 'batch_size', None) or 1
 
+def n_items(
+    dl # A loader of fastai or of torch
+)->int: # None if it does not say
+    "Items of a pass over `dl`, in this process"
+    own = own_items(dl)
+    return getattr(dl, 'n', None) if own is None else math.ceil(dl.dl.n/dl.world_size)
+
+def _n_batches(dl):
+    "`len(dl)`; fastai's `DistributedDL` counts a batch too many where it drops the last one"
+    return len(dl) if own_items(dl) is None or not dl.drop_last else n_items(dl)//batch_size(dl)
+
 def n_batches(
     dl # A training loader
 )->int: # Batches of an epoch
     "The length of `dl`, or a clear error if it has none"
-    try: n = len(dl)
+    try: n = _n_batches(dl)
     except TypeError:
         raise ValueError(f"{type(dl).__name__} has no length, so the length of the run is not known: "
                          "give the loader a length (`n=`), or durations in iterations") from None

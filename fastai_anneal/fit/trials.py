@@ -11,6 +11,7 @@ import math,time
 from fastai.basics import *
 
 from ..core.hypers import n_batches
+from ..core.ranks import from_first,n_ranks
 from ..schedule.checkpoint import Checkpoint
 from ..annealing.space import Space
 from ..lr.horizon import optimizer_kind
@@ -18,10 +19,13 @@ from ..lr.judge import Judge,Judgement,has_collapsed,paired_change,worth
 from ..lr.probe import ProbePlan,probe
 from .controls import Controls
 from .plan import screen_cost
-from .replay import Replay,Rewind,Tape,is_finite
+from .replay import Replay,Rewind,Tape,is_finite,is_finite_here
 from .walk import Decision,Trial,Walk,decide
 
 # %% ../../nbs/fit/trials.ipynb #fffa7452
+_page = 200 # characters of a comment in a notebook, where a line has no end
+_own = 61 # columns that the bar takes for itself: epoch, counts, times, the loss, and a bar of ten
+
 class _TrialBar:
     "Comments on the values in the progress bar, and tells how far the trials are"
     def __init__(self, learn):
@@ -39,15 +43,18 @@ class _TrialBar:
         bar,now = self._bar(),time.monotonic()
         if not hasattr(bar, 'start_t') or now<self.due: return
         self.due = now+.5
-        self.comment(values, f'{self.n_done/self.n_all:.0%}', f'{self.what} ')
+        self.comment(values, f'{self.n_done/self.n_all:.0%}', self.what)
         bar.update_bar(ifnone(bar.last_v, bar.total)) # None: it is through
 
     def comment(self, values, after, before=''):
-        "Put `values` behind what the bar says itself"
+        "Put as much of `values` behind what the bar says itself as the terminal has room for"
         bar = self._bar()
         if bar is None: return
-        text = ' '.join(f'{k}={v:.3g}' if isinstance(v, float) else f'{k}={v}' for k,v in values.items())
-        bar.comment = f"{(getattr(bar, 'comment', '') or '').partition(' | ')[0]} | {before}{text} {after}"
+        room,text = getattr(bar, 'cols', _page)-_own,''
+        values = [f'{k}={v:.3g}' if isinstance(v, float) else f'{k}={v}' for k,v in values.items()]
+        for piece in (before, after, *values):
+            if piece and len(text)+len(piece)<room: text += f' {piece}'
+        if text: bar.comment = f"{(getattr(bar, 'comment', '') or '').partition(' | ')[0]} |{text}"
 
     def _bar(self): return getattr(getattr(self.learn, 'progress', None), 'pbar', None)
 
@@ -123,7 +130,7 @@ class _Guard:
     def leave(self):
         "After an error or Ctrl-C: leave finite weights"
         self.bench.controls.take_off()
-        if self.rewind.best is not None and not is_finite(self.bench.learn): self.rewind.best.trained.restore()
+        if self.rewind.best is not None and not is_finite_here(self.bench.learn): self.rewind.best.trained.restore()
 
 # %% ../../nbs/fit/trials.ipynb #d5e69d4f
 class _Screen:
@@ -135,19 +142,19 @@ class _Screen:
     def run(self, n_total):
         "Look for the rate of a fit of `n_total` batches by short cycles, and begin the fit anew with it"
         bench,dim,round = self.bench,self.dim,self.bench.replay.round
-        rates = [dim.value(u) for u in Space({'lr': dim}).stratified(self.walk.rng, round.n_try)[:,0]]
+        rates = from_first([dim.value(u) for u in Space({'lr': dim}).stratified(self.walk.rng, round.n_try)[:,0]])
         plan = ProbePlan(n_total, round.length, _n_bracket, survey=tuple(rates), bounds=(dim.lo,dim.hi),
                          kind=optimizer_kind(bench.learn.opt), mode=bench.judge.mode)
         bench.bar.start('screening', screen_cost(round.length, bench.cb.n_try, bench.learn.n_iter))
         with bench.replay.trials():
             bench.replay.go_back()
             untrained = bench.judged()
-            found = probe(self._cycle, bench.record.values['lr'], plan, untrained)
+            found = from_first(probe(self._cycle, bench.record.values['lr'], plan, untrained))
             self._add(found)
             if found.is_better and bench.cb.accept(-1., 1., 0.)>0: self._begin_anew(float(found.lr), untrained)
 
     def _values(self, lr): return {**self.bench.record.values, 'lr': lr}
-    def _cycle(self, lr, n_steps): return self.bench.attempt(self._values(lr), n_steps)
+    def _cycle(self, lr, n_steps): return self.bench.attempt(self._values(from_first(lr)), n_steps)
 
     def _add(self, found):
         control = first(o for o in found.trials if o.stage=='control').judgement
@@ -177,7 +184,8 @@ class Trials:
     ):
         self.cb,self.plan,self.controls = cb,plan,controls
         self.learn,self.record = controls.learn,controls.record
-        self.walk = Walk(cb.space, self.record.values, cb.width, np.random.default_rng(cb.seed))
+        seed = from_first(np.random.SeedSequence().entropy) if cb.seed is None else cb.seed
+        self.walk = Walk(cb.space, self.record.values, cb.width, np.random.default_rng(seed))
         raw = any(hp.name=='batch_tfms' and hp.get is None for hp in cb.hps)
         tape,rewind = Tape(self.drawn, controls.set_targets if raw else None),Rewind(cb, self.record.log, cb.device)
         self.replay = Replay(controls, tape, rewind, cb.max_gb, cb.average)
@@ -189,7 +197,7 @@ class Trials:
 
     def _n_items(self):
         "So many validation items that judging costs little"
-        n_trained = max(o.length for o in self.plan)*(getattr(self.learn.dls.train, 'bs', None) or 1)
+        n_trained = max(o.length for o in self.plan)*(getattr(self.learn.dls.train, 'bs', None) or 1)*n_ranks()
         return max(_min_items, min(_max_items, n_trained//_judging))
 
     def drawn(self, b):
@@ -219,7 +227,7 @@ class Trials:
         if self.replay.is_complete(): self._try()
         if self.learn.iter+1==self.learn.n_iter or self._is_due(): self.guard.recover()
         n_accepted,n_rejected = self.record.counts()
-        after = f'T={self.temp_at(self.learn.train_iter):.2g} {n_accepted} accepted {n_rejected} rejected'
+        after = f'{n_accepted} of {n_accepted+n_rejected} taken'
         self.bench.bar.comment(self.record.values, after)
 
     def _try(self):
@@ -239,9 +247,10 @@ class Trials:
             incumbent = bench.judged() if is_finite(self.learn) else Judgement(math.nan)
             for _ in range(round.n_try):
                 place = self.walk.neighbour(round.start/self.n_total)
-                values = self.walk.values_at(place, self.record.values)
+                place,values = from_first((place, self.walk.values_at(place, self.record.values)))
                 new = bench.attempt(values)
-                decision = decide(new, incumbent, self.temp_at(round.start), self.walk.rng, cb.accept, bench.judge.mode)
+                temp,mode = self.temp_at(round.start),bench.judge.mode
+                decision = from_first(decide(new, incumbent, temp, self.walk.rng, cb.accept, mode))
                 bench.add('round', round.length, values, new, incumbent, decision)
                 if not decision.accepted: continue
                 self.walk.place,self.record.values,incumbent = place,values,new

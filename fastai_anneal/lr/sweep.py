@@ -20,6 +20,7 @@ from ..core.durations import check_whole
 from ..core.hypers import check_hypers,hyper_names,n_batches,per_group,set_hyper
 from ..core.ranks import mean_over_ranks
 from ..core.snapshot import Snapshot
+from ..core.together import failed_everywhere
 from .curve import Divergence
 from .judge import Judge,Judgement
 from ..schedule.shapes import one_cycle_at
@@ -157,7 +158,7 @@ class HPFinder(Callback):
 
     def failed(self, error):
         "End the sweep here if the divergence raised `error`, else raise it"
-        if not (self.losses and _comes_of_divergence(error, self)): raise error
+        if not (self.losses and _comes_of_divergence(error, self) and failed_everywhere(error)): raise error
         message = str(error).strip().partition('\n')[0][:200]
         self.end(f'diverged: {type(error).__name__} at {self.hyper} {self.value[-1]:.3g}: {message}')
 

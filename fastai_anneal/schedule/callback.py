@@ -17,6 +17,7 @@ from fastai.callback.schedule import ParamScheduler
 from fastai.callback.tracker import ReduceLROnPlateau
 from ..core.callbacks import is_training,is_validating
 from ..core.hypers import attr_owner,check_hypers,count_groups,get_hyper,n_batches,set_hyper
+from ..core.ranks import shared_out
 from ..core.refusing import RefusingCallback,refusing
 
 # %% ../../nbs/schedule/callback.ipynb #08bc5b62
@@ -133,10 +134,7 @@ def train_batches(
     learn:Learner # In `before_fit`
 )->int:
     "Batches of an epoch in this process; `DistributedTrainer` shares the loader out after schedules were asked"
-    dl = learn.dls.train
-    is_shared = (num_distrib()>1 and not hasattr(dl, 'world_size')
-                 and 'DistributedTrainer' in [type(cb).__name__ for cb in learn.cbs])
-    return math.ceil(n_batches(dl)/num_distrib()) if is_shared else n_batches(dl)
+    return n_batches(shared_out(learn, learn.dls.train))
 
 # %% ../../nbs/schedule/callback.ipynb #84a0f5e6
 def _hypers_of(cb):

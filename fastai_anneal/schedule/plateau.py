@@ -13,6 +13,7 @@ from ..core.callbacks import is_training,is_validating
 from ..core.durations import check_number
 from ..core.hypers import per_group
 from ..core.monitor import check_monitor,monitor_mode,monitor_value
+from ..core.ranks import from_first
 from ..core.refusing import refusing
 from .scale import HyperScale
 
@@ -89,7 +90,7 @@ class Plateau(HyperScale):
         "See whether this epoch was a good one"
         if is_validating(self.learn) or self._is_off or not self._has_trained: return
         self._has_trained = False
-        value = monitor_value(self.learn, self.monitor)
+        value = from_first(monitor_value(self.learn, self.monitor))
         if value is not None: self._count(value)
 
     def _count(self, value):

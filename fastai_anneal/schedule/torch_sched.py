@@ -12,8 +12,9 @@ from fastai.basics import *
 from fastai.callback.training import GradientAccumulation
 from torch.optim.lr_scheduler import ChainedScheduler,ReduceLROnPlateau
 from ..core.callbacks import is_validating
-from ..core.hypers import batch_size,count_groups
+from ..core.hypers import batch_size,count_groups,n_items
 from ..core.monitor import check_monitor,monitor_value
+from ..core.ranks import from_first
 from .callback import Plan,Run,ScheduleCallback,Track,train_batches
 from .shapes import check_by
 
@@ -102,10 +103,10 @@ def _opt_steps(learn, n_batches):
     if n_acc is None: return n_batches
     dl,n_iter = learn.dls.train,train_batches(learn)
     bs = batch_size(dl)
-    n_items = getattr(dl, 'n', None) or n_iter*bs
+    n = n_items(dl) or n_iter*bs
     n_steps,count = 0,0
     for i in range(n_batches):
-        count += min(bs, n_items-bs*(i%n_iter))
+        count += min(bs, n-bs*(i%n_iter))
         if count<n_acc: continue
         n_steps,count = n_steps+1,0
     return n_steps
@@ -161,7 +162,7 @@ class TorchSched(ScheduleCallback):
         super().before_epoch()
         if self.plan is None or is_validating(self.learn) or self.by!='epoch' or self.epoch==0: return
         if self.monitor is None: self._step(*[self.epoch]*self.plan.wants_epoch)
-        elif (value := monitor_value(self.learn, self.monitor)) is not None: self._step(value)
+        elif (value := from_first(monitor_value(self.learn, self.monitor))) is not None: self._step(value)
 
     def before_train(self):
         plan = self.plan

@@ -5,17 +5,17 @@
 # %% auto #0
 __all__ = ['SearchResult']
 
-# %% ../../nbs/search/result.ipynb #5f303186
+# %% ../../nbs/search/result.ipynb #a36b8f16
 import json,math
 from copy import copy
 
 from fastai.basics import *
 from ..core.durations import did_you_mean
-from ..core.files import atomic_write,plain
+from ..core.files import atomic_write,plain,shown_all
 from ..core.generators import hashed,preserved_rng
 from .bar import TrialsBar
 from .plots import importance,plot_importance,plot_parallel,plot_slices,plot_trials
-from .record import SearchError,SearchTrial,check_count,key_of,shown_all
+from .record import SearchError,SearchTrial,check_count,key_of
 from .score import Score,by_belief,ranked,score_of
 from .suggest import ends_of
 from .trial import LearnerMaker

@@ -12,6 +12,7 @@ from fastai.basics import *
 from ..annealing.space import Space
 from ..core.generators import preserved_rng
 from ..core.monitor import monitor_mode
+from ..core.ranks import is_distributed
 from ..schedule.family import CosineAnneal
 from .bar import TrialsBar
 from .early import EarlyRejection
@@ -40,7 +41,7 @@ class _Search:
     def run(self, callback, timeout):
         deadline = math.inf if timeout is None else time.monotonic()+timeout
         try:
-            while time.monotonic()<deadline and (trial := self.study.ask()) is not None:
+            while time.monotonic()<deadline and (trial := self.study.ask(deadline)) is not None:
                 result = self._one(trial)
                 if callback is not None and callback(result): break
         except KeyboardInterrupt: self.interrupted = True
@@ -111,6 +112,11 @@ def _study_class():
         raise SearchError("anneal_search needs Optuna: pip install 'fastai_anneal[search]'") from None
     return SearchStudy
 
+def _check_is_alone():
+    if not (is_distributed() or num_distrib()>1): return
+    raise SearchError("anneal_search inside of a distributed training: each of its trials is trained by one process. "
+                      "Several processes, not of one training, may share a search: give them the same `storage`")
+
 def _weights(warm, storage):
     "Where weights are kept; those that others continue from have to be seen by all processes"
     if not warm or storage is None: return Weights()
@@ -145,7 +151,7 @@ def anneal_search(
     repeat:float=.1, # Share of the trials that train the best ones again with other seeds
     warm=False, # Continue from the weights of the parent, where they fit? With a database: the folder for the weights
     max_params:int=None, # Networks with more parameters are rejected untrained
-    storage=None, # Keep the search in, and continue it from, a file `'search.log'` or a base `'sqlite:///search.db'`
+    storage=None, # Where the search is kept and continued: `'search.log'`, `'sqlite:///search.db'`, an Optuna study
     seed:int=None, # Of everything random; the global generators are left alone
     start:dict=None, # Hyperparameters to begin with
     timeout:float=None, # Begin no training after that many seconds
@@ -153,10 +159,11 @@ def anneal_search(
     callback=None, # Called with the `SearchResult` so far after each trial; returns True to stop
     progress:bool=True, # Show a bar and the table of the best so far?
     annealer:dict=None, # Arguments of `SimAnnealSampler`
-    **kwargs # `study_name` in the storage, and a `pruner` of Optuna's, which ends trainings too
+    **kwargs # Of the study: `study_name` in the storage, a `pruner` of Optuna's, `storage_timeout` (300 seconds)
 )->SearchResult: # `.best`, `.history`, `.plot()`, `.best_learner()`, `.finals()`, `.to_json()`
     "Search hyperparameters, architectures or models by simulated annealing over whole trainings"
     asked,search_study = dict(locals()),_study_class()
+    _check_is_alone()
     n_models = len(make_learner) if isinstance(make_learner, dict) else 0
     if n_models: make_learner,space = candidates(make_learner, space)
     spec = checked_spec(space)

@@ -48,7 +48,7 @@ def work(rank, path):
     return dict(res, n_written=len(written))
 
 def test_two_processes_go_on_bitwise(tmp_path):
-    both = in_two_processes(work, tmp_path, tmp_path)
+    both = in_processes(2, work, tmp_path, tmp_path)
     assert both[0]['n_written']>10 and both[1]['n_written']==0
     assert not torch.equal(*[o['whole']['rand'] for o in both])
     for res in both:
