@@ -11,7 +11,7 @@ trainings of 250 steps and less, some minutes.
 
 Kinds: `dev` and `held`, the trainings of `lr_real.py`, and `dev-tunings` and `held-tunings`, its tunings: constants are
 chosen on dev only; `old-dev`, `old-val` and `old-check`, the smaller ones of `lr_tasks.py`. `lr_truth.json` says what
-was looked at when.
+was looked at when, `lr_regret.md` is the last table.
 
 A new rule is one more entry of `RULES`: a function of what `lr_find` has found, which may read its `lrs` and `losses`,
 

@@ -41,7 +41,7 @@ def record(number, params, value):
     return SearchTrial(number, params, 0, state='complete', value=value, energy=value)
 
 def holds(problem, n_trials, seed, screen):
-    "Do they hold the truth: the interval of a search, one around the lowest value, the interval of finals?"
+    "Do the interval of a search, one around its lowest value, and the interval of finals hold the truth?"
     truth,run,suggest = problem.objective(seed)
     n_init = max(1, min(len(problem.parameters)+2, n_trials//5)) # as in `anneal_search`
     sampler = SimAnnealSampler(seed, n_trials, n_init, repeat=.1, screen=screen)
@@ -56,16 +56,6 @@ def holds(problem, n_trials, seed, screen):
     return (score.low<=truth(best[0][0].hps)<=score.high, abs(lowest.value-truth(lowest.hps))<=1.64*noise,
             final.low<=truth(finals[0][0].hps)<=final.high)
 
-def tell(n_trials, n_seeds, screen):
-    "Search on all problems, and print the shares of each suite"
-    problems = [Table(task) for task in tasks([*SUITES,'digits'])]+[Bowl(noise) for noise in NOISES]
-    found = defaultdict(list)
-    for problem in problems:
-        held = [holds(problem, n_trials, seed, screen) for seed in range(n_seeds)]
-        for name in (problem.name.split('/')[0],'all'): found[name] += held
-    for name,held in found.items():
-        print(f'{n_trials:4} trials {name:12}', *(f'{share:6.1%}' for share in np.mean(held, 0)), flush=True)
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--trials', type=int, nargs='*', default=[30,60,100])
@@ -73,7 +63,18 @@ def main():
     parser.add_argument('--screen', default=None, help='gp: searches as they are by default, which take longer')
     args = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
+    problems = [Table(task) for task in tasks([*SUITES,'digits'])]+[Bowl(noise) for noise in NOISES]
     print('share that holds the truth: interval of the search, lowest value ± 1.64 se, interval of finals')
-    for n_trials in args.trials: tell(n_trials, args.seeds, args.screen)
+    for n_trials in args.trials: compare(problems, n_trials, args)
+
+def compare(problems, n_trials, args):
+    "A line for each kind of problem"
+    found = defaultdict(list)
+    for problem in problems:
+        for seed in range(args.seeds):
+            held = holds(problem, n_trials, seed, args.screen)
+            for name in (problem.name.split('/')[0],'all'): found[name].append(held)
+    for name,held in found.items():
+        print(f'{n_trials:4} trials {name:12}', *(f'{share:6.1%}' for share in np.mean(held, 0)), flush=True)
 
 if __name__=='__main__': main()

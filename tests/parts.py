@@ -350,12 +350,15 @@ class Counted(torch.utils.data.IterableDataset):
 
 def noisy(b, rng): return (b[0]+float(rng.random()), *b[1:]) if isinstance(b, tuple) else b
 
+def shifted(x:Tensor): return x+1 if x.is_floating_point() else x
+
 def items():
     x = OwnNoise().x
     return list(zip(x, x[:,:3].argmax(1)))
 
 LOADERS.update({'iterable': lambda: torch_loader(Counted()), 'one worker': lambda: DataLoader(items(), bs=16, shuffle=True, num_workers=1),
                 'partial': lambda: DataLoader(items(), bs=16, shuffle=True, after_batch=partial(noisy, rng=np.random.default_rng(0))),
+                'function': lambda: DataLoader(items(), bs=16, shuffle=True, num_workers=0, after_batch=Pipeline([Transform(shifted)])),
                 'sorted': lambda: sorted_loader(), 'weights': lambda: weighted_loader()})
 
 def sorted_loader():

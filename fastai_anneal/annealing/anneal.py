@@ -6,8 +6,10 @@
 __all__ = ['anneal']
 
 # %% ../../nbs/annealing/anneal.ipynb #7ee554cf
+import math,time,warnings
 from fastcore.meta import delegates
 from .annealer import Annealer
+from .checks import check_args
 
 # %% ../../nbs/annealing/anneal.ipynb #383cb142
 @delegates(Annealer)
@@ -16,16 +18,32 @@ def anneal(
     space, # `Space`, a `Dim`, a dict of them, or a state with its own `propose`
     n_iter:int=100, # Evaluations
     callback=None, # Called with the `Annealer` after each evaluation; returns True to stop
+    catch=(), # Errors of `objective`, a class or a tuple of them, after which it goes on: the point has failed
+    timeout:float=None, # Begin no evaluation after that many seconds
+    target:float=None, # Stop once the best energy is no more than this
     **kwargs
 )->Annealer: # `.best`, `.best_energy`, `.current`, `.history`, `.acceptance()`, `.plot()`
-    "Minimise `objective` over `space` by simulated annealing; interrupted, it returns what it has"
-    annealer = Annealer(space, n_iter, **kwargs)
+    "Minimise `objective` over `space`; interrupted, it returns what it has; an error has it as its `annealer`"
+    check_args(timeout=timeout, target=target)
+    annealer,start = Annealer(space, n_iter, **kwargs),time.monotonic()
     try:
-        for _ in range(n_iter):
-            result = objective(annealer.ask())
-            if not isinstance(result, tuple): result = (result,)
-            if len(result)>2: raise ValueError(f"the objective returned {result!r}: must be energy and standard error")
-            annealer.tell(*result)
+        while annealer.i<n_iter and (timeout is None or time.monotonic()-start<timeout):
+            annealer.tell(*_evaluated(objective, annealer, catch))
             if callback is not None and callback(annealer): break
+            if target is not None and annealer.best_energy<=target: break
     except KeyboardInterrupt: print(f'interrupted after {annealer.i} of {n_iter} evaluations')
+    except Exception as e:
+        e.annealer = annealer
+        raise
     return annealer
+
+def _evaluated(objective, annealer, catch):
+    "Energy and standard error, as far as `objective` says so, of the next point; NaN if it fails"
+    point = annealer.ask()
+    try: result = objective(point)
+    except catch as e:
+        warnings.warn(f"evaluation {annealer.i} has failed: {type(e).__name__}: {e}")
+        return (math.nan,)
+    if not isinstance(result, tuple): return (result,)
+    if len(result)>2: raise ValueError(f"the objective returned {result!r}: must be energy and standard error")
+    return result

@@ -22,6 +22,7 @@ from ..schedule.shapes import ShapeExp
 # %% ../../nbs/annealing/annealer.ipynb #de39eb01
 _MAX_INIT = 20 # points of the latin hypercube
 _LATE_REPEATS = .2 # share of a noisy run that repeats the best, see the next notebook
+_COLUMNS = 'i','energy','se','temp','p','accepted','current','best','chain','move','of' # of the history
 _N_UPHILL = 100 # of the last steps uphill the mean gives the start temperature
 
 class Annealer:
@@ -158,7 +159,7 @@ class Annealer:
     @property
     def history(self):
         "Every evaluation, as a DataFrame"
-        table = pd.DataFrame(self.rows)
+        table = pd.DataFrame(self.rows, columns=_COLUMNS)
         table['of'] = table.of.astype('Int64')
         active = [self.space.active(u) for u in self.points]
         for k,(column,dim) in self._columns().items():
@@ -187,12 +188,14 @@ class Annealer:
         "All that continues the run bit for bit; pickles"
         state = deepcopy(vars(self), {id(self.space): None}) # what the caller gives again is left out
         state['walk'].accept = state['proposer'].propose = None
+        state['space'] = _text(self.space)
         return state
 
     def load_state_dict(self, state):
-        "Continue from `state`, what `state_dict` returned"
+        "Continue from `state`, what `state_dict` returned; a range may have become wider since, or a choice added"
         if 'proposer' not in state: raise ValueError("this is no state of an `Annealer`")
         space,propose,accept = self.space,self.proposer.propose,self.walk.accept
+        if _text(space) and state['space'] not in (None,_text(space)): state = _moved(state, space)
         points = state['proposer'].points
         if space.n and points and len(points[0])!=space.n:
             raise ValueError(f"this is the state of a run over {len(points[0])} coordinates; this space has {space.n}")
@@ -202,3 +205,25 @@ class Annealer:
 
     def __repr__(self):
         return f'Annealer({self.space.spec!r}, {self.i}/{self.n_iter} evaluations, best energy {self.best_energy:.6g})'
+
+def _text(space):
+    "What `space` is; None for a state of one's own, and for choices that are no data: these have to stay the same"
+    try: return space.to_json()
+    except (AttributeError,ValueError): return None
+
+def _moved(state, space):
+    "A copy of `state` whose points are those of `space`, which has all that the space of before had"
+    old,state = Space.from_json(state['space']),deepcopy(state)
+    def moved(u):
+        try: there = space.unit(space.check(old.value(u)))
+        except ValueError as e: raise ValueError(f"the run has a point that the space has no longer: {e}") from None
+        n_old,n_new = old.active(u).sum(),space.active(there).sum()
+        if n_old==n_new: return there
+        raise ValueError(f"this is the state of a run over {n_old} coordinates; this space has {n_new}")
+    proposer = state['proposer']
+    proposer.points,state['queue'] = list(map(moved, proposer.points)),list(map(moved, state['queue']))
+    proposer.kicked = {chain:moved(u) for chain,u in proposer.kicked.items()}
+    proposer.bowl,proposer.memo,proposer.seen = None,{},set(space.keys(proposer.points)) if proposer.seen else set()
+    if state['pending']: state['pending'] = state['pending'][0],moved(state['pending'][1])
+    if state['best_u'] is not None: state['best_u'] = moved(state['best_u'])
+    return state

@@ -18,6 +18,8 @@ def _is_pair(x): return isinstance(x, (tuple,list)) and len(x)==2 and all(_is_nu
 _COUNT = _is_count,'a whole number above 0'
 _SHARE = lambda x: _is_number(x, 0, 1),'a share from 0 to 1'
 _RULES = dict(n_iter=_COUNT, n_chains=_COUNT, n_init=_COUNT, walk=_SHARE, between=_SHARE,
+    timeout=(lambda x: x is None or _is_number(x, 0), 'a number of seconds, or None'),
+    target=(lambda x: x is None or _is_number(x, -math.inf), 'a number, or None'),
     n_trials=(lambda x: x is None or _is_count(x), 'a whole number above 0, or None'),
     n_screen=(lambda x: _is_count(x, 4), 'a whole number of at least 4'),
     energy=(lambda x: x in ('rank','raw'), "'rank' or 'raw'"),

@@ -6,7 +6,7 @@
 __all__ = ['OwnState', 'Proposer']
 
 # %% ../../nbs/annealing/proposals.ipynb #f3a7ce26
-import bisect,math
+import bisect,math,pickle,random
 from dataclasses import dataclass,field
 import numpy as np
 from .checks import check_args
@@ -23,6 +23,17 @@ _PLAIN_SHARE = .15 # of the steps that the surrogate does not choose
 _N_BEST = 40 # of the best points have a say in where the surrogate looks
 _N_RECENT = 20 # steps; if none of them failed, the walk does not think of failures
 _N_TRIES,_N_ANYWHERE = 9,100 # to find a neighbour that has not been evaluated, and then a point anywhere
+_N_WATCHED = 100 # proposals of a state are watched: one in place shows at once, and a large state takes time to read
+_RANDOM = np.random.Generator,np.random.RandomState,random.Random # what may go on inside of a state
+
+def _held(state):
+    "What `state` holds, each part as bytes; not what is None, a value that it may compute later"
+    held = {}
+    for name,part in (getattr(state, '__dict__', None) or {'items': state}).items():
+        if part is None or isinstance(part, _RANDOM): continue
+        try: held[name] = pickle.dumps(part)
+        except Exception: pass # a part that cannot be read cannot be watched
+    return held
 
 class OwnState:
     "A state with a method `propose`, in the place of a space"
@@ -34,6 +45,15 @@ class OwnState:
     def check(self, state): return state
     def active(self, u): return ()
     def stratified(self, rng, n): return [self.spec]
+    def neighbour(self, state, rng, width, watched):
+        "A neighbour of `state`; if `watched`, an error where that has changed `state` itself"
+        before = _held(state) if watched else {}
+        moved = state.propose(rng, width)
+        after = _held(state) if watched else {}
+        changed = [name for name,part in before.items() if after.get(name)!=part]
+        if not changed: return moved
+        what = f"`{type(state).__name__}.propose` changed `{'`, `'.join(changed)}` of the state that it was called on"
+        raise ValueError(f"{what}: change a copy, such as `deepcopy(self)`, and return that")
 
 @dataclass
 class Proposer:
@@ -101,7 +121,8 @@ class Proposer:
     def _coords(self, number): return self.space.present(self.points[number])
 
     def _neighbour(self, u, chain):
-        if isinstance(self.space, OwnState): return u.propose(self.rng, self.width(chain)),'all'
+        watched = len(self.points)<_N_WATCHED
+        if isinstance(self.space, OwnState): return self.space.neighbour(u, self.rng, self.width(chain), watched),'all'
         if not self.space.n: return u,'all'
         if not self.kicks and self.screen and len(self.walk.ranked)>=5 and self.rng.random()>=_PLAIN_SHARE:
             chosen = self._screened(u)

@@ -13,7 +13,7 @@ from fastcore.foundation import L
 # %% ../../nbs/annealing/space.ipynb #9665c22a
 def _is_whole(value): return isinstance(value, numbers.Integral) and not isinstance(value, (bool,np.bool_))
 def _is_real(value):
-    return isinstance(value, numbers.Real) and not isinstance(value, (bool,np.bool_)) and math.isfinite(value)
+    return isinstance(value, numbers.Real) and not isinstance(value, (bool,np.bool_)) and -math.inf<value<math.inf
 
 class Dim:
     "A dimension of a space: `value` maps [0,1] to values, `unit` maps them back"
@@ -43,6 +43,12 @@ class _Range(Dim):
         if not lo<hi: raise ValueError(f"{me}: the first bound must be below the second (or write {lo!r} alone)")
         if self.is_log and lo<=0: raise ValueError(f"{me}: the bounds of a logarithmic scale must be above 0")
         self.lo,self.hi = lo,hi
+        if not self.fits(): raise ValueError(f"{me}: too wide or narrow a range for floating point numbers")
+
+    def fits(self):
+        "Can the bounds be told apart, and all between them be computed?"
+        try: return 0<=self.unit(self.lo)<self.unit(self.hi)<=1 and self.lo<=self.value(.5)<=self.value(1.)<=self.hi
+        except (OverflowError,ZeroDivisionError): return False
 
     def args(self): return dict(lo=self.lo, hi=self.hi)
     def clamped(self, value): return min(max(value, self.lo), self.hi)
@@ -58,8 +64,12 @@ class LinFloat(_Range):
 class LogFloat(_Range):
     "A positive number from `lo` to `hi`, every order of magnitude as likely"
     is_log = True
-    def value(self, u): return self.clamped(self.lo*(self.hi/self.lo)**u)
-    def unit(self, value): return math.log(value/self.lo)/math.log(self.hi/self.lo)
+    def value(self, u):
+        ratio = self.hi/self.lo
+        return self.clamped(self.lo**(1-u)*self.hi**u if math.isinf(ratio) else self.lo*ratio**u)
+    def unit(self, value):
+        if not math.isinf(self.hi/self.lo): return math.log(value/self.lo)/math.log(self.hi/self.lo)
+        return (math.log(value)-math.log(self.lo))/(math.log(self.hi)-math.log(self.lo))
 class LinInt(_Range):
     "A whole number from `lo` to `hi` (included), every one as likely"
     is_bound,kind,is_discrete = staticmethod(_is_whole),'whole numbers',True
@@ -222,7 +232,7 @@ class Space:
         self.n,self.has_cond = len(layout),any(self.conds)
         self.is_cat = np.array([isinstance(d, Categorical) and not d.ordered for d in self.dims], dtype=bool)
         self.cats,self.nums = np.flatnonzero(self.is_cat).tolist(),np.flatnonzero(~self.is_cat)
-        self.n_cells = np.array([d.n_cells or 0 for d in self.dims], dtype=int)
+        self.n_cells = np.array([d.n_cells or 0 for d in self.dims], dtype=float)
         self.is_discrete = self.n>0 and all(d.is_discrete for d in self.dims)
         self.all_on = np.ones(self.n, dtype=bool)
 

@@ -6,6 +6,7 @@
 __all__ = ['LoaderSnapshot', 'seeded_order', 'LoaderState']
 
 # %% ../../nbs/core/loaders.ipynb #c32183ea
+from collections.abc import MutableSequence,MutableSet
 from contextlib import contextmanager
 
 from fastai.basics import *
@@ -72,6 +73,7 @@ def seeded_order(
     finally: undo.restore()
 
 # %% ../../nbs/core/loaders.ipynb #ddad4052
+def _has_items(collection): return any(isinstance(o, (Tensor,np.ndarray,tuple,list,dict)) for o in collection)
 def _is_order(obj): return isinstance(obj, list) and bool(obj) and all(type(o) is int for o in obj)
 
 class _LoaderSaving(_LoaderWalk, Saving):
@@ -79,9 +81,18 @@ class _LoaderSaving(_LoaderWalk, Saving):
     def may_be_setting(self, obj, name, value): return not _is_order(value)
 
     def collection(self, collection):
-        are_items = any(isinstance(o, (Tensor,np.ndarray,tuple,list,dict)) for o in collection)
-        if are_items: return self.known(collection)
+        if _has_items(collection): return self.known(collection)
         return super().collection(collection) if is_data(list(collection)) else self.in_place(collection)
+
+class _LoaderGiving(Giving):
+    "Gives loaders what `_LoaderSaving` has saved: what that one leaves alone is left alone here, too"
+    def _collection(self, node, there):
+        is_left = isinstance(there, (MutableSequence,MutableSet)) and (_has_items(there) or not is_data(list(there)))
+        return there if is_left else super()._collection(node, there)
+
+    def lacks(self, name): pass # say a class, in the cache of a transform
+
+    _kinds = dict(Giving._kinds, collection=_collection)
 
 class LoaderState:
     "Saves what random numbers and the order of items depend on, and gives it to others"
@@ -104,7 +115,7 @@ class LoaderState:
         state:dict # What `saved` has returned for loaders that were made in the same way
     ):
         "Set the global generators, and what the loaders hold, to `state`"
-        giving,loaders = Giving(),loaders_of(self.dls)
+        giving,loaders = _LoaderGiving(),loaders_of(self.dls)
         for i,(dl,saved) in enumerate(zip(loaders, state['loaders'])):
             with giving.at(f'dls[{i}]'): giving.give(saved, dl)
         if giving.missing or len(loaders)!=len(state['loaders']):

@@ -6,7 +6,7 @@
 __all__ = ['is_data', 'Saving', 'Giving']
 
 # %% ../../nbs/core/saving.ipynb #276445d1
-import inspect,random,re,types
+import inspect,random,re,types,weakref
 from collections import Counter,OrderedDict,deque
 from contextlib import contextmanager
 from copy import deepcopy
@@ -23,7 +23,7 @@ _KIND,_NUMBER = '~kind','~number' # of what else is there
 _kept = {_KIND: 'kept'} # stands for what stays as it is
 _containers = list, dict, set, tuple, frozenset, OrderedDict, Counter, deque, L, types.SimpleNamespace
 _generators = random.Random, np.random.Generator, np.random.RandomState, torch.Generator
-_made = {*_containers, *_generators} # what can be made anew of what it holds
+_made = {*_containers, *_generators, weakref.ref} # what can be made anew of what it holds
 
 def is_data(
     obj # Anything
@@ -80,6 +80,15 @@ def _plain_tensor(t):
     t = t.detach() if type(t) is Tensor else t.detach().as_subclass(Tensor) # sparse ones cannot be cast
     is_part = t.layout==torch.strided and t.untyped_storage().nbytes()>t.numel()*t.element_size()
     return t.clone() if is_part else t # a file has the whole storage
+
+def _can_be_made(key):
+    "Does the plain form of a key say all of it, other than that of a class, a function, a `Path`, ...?"
+    if not isinstance(key, dict): return True
+    return key[_KIND] not in ('kept','function') and all(map(_can_be_made, key.get('items', ())))
+
+def _name(key):
+    "What `key` is called in all processes"
+    return re.sub(' at 0x[0-9a-fA-F]+', '', repr(key))
 
 class Saving(_Placed, Walk):
     "A walk that returns what it sees as plain data, for `Giving`"
@@ -161,10 +170,14 @@ class Saving(_Placed, Walk):
 
     def mapping(self, mapping):
         if self._cannot_be_made(mapping): return self._lost(mapping)
-        node,keys,values = self._node('mapping', mapping),self.visit_all(mapping),[]
+        node,keys,values = self._node('mapping', mapping),self._keys(mapping),[]
         for key,value in mapping.items():
             with self.at(f'[{key!r:.20}]'): values.append(self.visit(value))
         return dict(node, keys=keys, values=values, attrs=self.attrs(mapping))
+
+    def _keys(self, mapping):
+        pairs = zip(mapping, self.visit_all(mapping))
+        return [node if _can_be_made(node) else {_KIND: 'named', 'name': _name(key)} for key,node in pairs]
 
     def object(self, obj):
         self.trust(obj)
@@ -211,7 +224,8 @@ class Saving(_Placed, Walk):
 
 # %% ../../nbs/core/saving.ipynb #91fd51cb
 _nothing = object() # there is nothing at this place
-_made_by_name = {cls.__name__: cls for cls in _containers}
+def _reference(items): return weakref.ref(set() if items[0] is None else items[0]) # that of a `set()` is dead, too
+_made_by_name = dict({cls.__name__: cls for cls in _containers}, ReferenceType=_reference)
 
 def _takes(t, data):
     "Can the values of `data` be copied into `t`?"
@@ -333,11 +347,29 @@ class Giving(_Placed):
         taker = self._taker(node, there)
         if taker is None: return there
         items = {}
-        for key,value in zip(self._give_all(node['keys'], []), node['values']):
+        for key,value in zip(self._keys(node['keys'], taker), node['values']):
+            if key is _nothing: continue
             with self.at(f'[{key!r:.20}]'): items[key] = self.give(value, taker[key] if key in taker else _nothing)
         refill(taker, {key: value for key,value in items.items() if value is not _nothing})
         self.give_attrs(node['attrs'], taker)
         return taker
+
+    def _keys(self, nodes, taker):
+        "The keys; those that cannot be made are those of the same name in `taker`, or `_nothing`"
+        def is_named(node): return type(node) is dict and node[_KIND]=='named'
+        here = groupby(taker, _name) if any(map(is_named, nodes)) else {}
+        return [self._named(node['name'], here) if is_named(node) else self.give(node) for node in nodes]
+
+    def _named(self, name, here):
+        if here.get(name): return here[name].pop(0) # several lambdas have one name
+        self.lacks(name)
+        return _nothing
+
+    def lacks(self,
+        name:str # Of a key that is in the file and not here
+    ):
+        "There is nothing to put under `name`"
+        self.missing.append(self.here(name))
 
     def _object(self, node, there):
         taker = self._taker(node, there)

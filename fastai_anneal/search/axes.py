@@ -30,6 +30,7 @@ class Axis:
     def _dim(self):
         dist = self.dist
         if self.is_cat: return Categorical(list(range(len(dist.choices))), ordered=_is_ordered(dist.choices))
+        if self.is_int and self.is_grid: return LinInt(0, (dist.high-dist.low)//dist.step)
         if self.is_grid: return LinInt(0, round((dist.high-dist.low)/dist.step))
         if not dist.log: return LinFloat(dist.low, dist.high)
         return (LogInt if self.is_int else LogFloat)(dist.low, dist.high)

@@ -11,7 +11,7 @@ import math
 from fastai.basics import *
 from fastai.callback.progress import *
 from ..core.files import shown_all
-from .score import times
+from .record import times
 
 # %% ../../nbs/search/bar.ipynb #e5b33f4f
 _WIDTH = 17 # Characters of a mean with its error

@@ -1,5 +1,5 @@
 "Contracts and faults of the annealer"
-import math,pickle
+import copy,math,pickle
 import numpy as np,pytest
 from fastai_anneal.annealing.accept import AdaptiveT,metropolis,penalty
 from fastai_anneal.annealing.anneal import anneal
@@ -52,7 +52,7 @@ def test_wrong_order_and_states():
     with pytest.raises(ValueError, match='call `ask` first'): Annealer(LinFloat(0,1), 5).tell(1)
     with pytest.raises(ValueError, match='no state'): Annealer(LinFloat(0,1), 5).load_state_dict({})
     other = run(Annealer(LinFloat(0,1), 5), lambda p: p, 2).state_dict()
-    with pytest.raises(ValueError, match='1 coordinates'): Annealer(MIXED, 5).load_state_dict(other)
+    with pytest.raises(ValueError, match='must be a dict'): Annealer(MIXED, 5).load_state_dict(other)
 
 OPTIONS = [{}, dict(energy='raw'), dict(schedule=AdaptiveT(1.), energy='raw'), dict(propose=Tsallis(2.)), dict(moves='all', adapt=False, reheat=0),
            dict(schedule=ShapeExp(.1,.001).repeat(3)), dict(n_chains=3, energy='raw'), dict(n_chains=4), dict(repeat=.2), dict(screen='gp')]
@@ -228,3 +228,89 @@ def test_posterior_shrinks_what_is_uncertain():
     means,variances = posterior([0.,0.,2.], [1e-12,1.,1e12], 2., 1.)
     np.testing.assert_allclose(means, [0.,1.,2.], atol=1e-9)
     np.testing.assert_allclose(variances, [0.,.5,1.], atol=1e-9)
+
+def test_an_error_keeps_what_was_found():
+    def objective(x):
+        if len(seen)==7: raise KeyError('disk')
+        seen.append(x)
+        return x
+    seen = []
+    with pytest.raises(ZeroDivisionError, match='division') as info: anneal(lambda x: 1/0, LinFloat(0,1))
+    assert len(info.value.annealer.history)==0
+    with pytest.raises(KeyError, match='disk') as info: anneal(objective, LinFloat(0,1), 20, seed=0)
+    assert info.value.annealer.history.value.tolist()==seen and info.value.annealer.best==min(seen)
+
+def test_caught_errors_are_failed_evaluations():
+    def objective(x): return 1/0 if x>.5 else x
+    with pytest.warns(UserWarning, match='has failed: ZeroDivisionError'):
+        found = anneal(objective, LinFloat(0,1), 30, catch=ZeroDivisionError, seed=0)
+    assert found.i==30 and found.history.energy.isna().any() and found.best<=.5
+    assert (found.history.energy.isna()==(found.history.value>.5)).all()
+    with pytest.raises(ZeroDivisionError, match='division'): anneal(objective, LinFloat(0,1), 30, catch=(KeyError,), seed=0)
+
+def test_target_and_timeout():
+    found = anneal(abs, LinFloat(-1,1), 500, target=.1, seed=0)
+    assert found.best_energy<=.1 and found.i<500 and (found.history.energy[:-1]>.1).all()
+    assert anneal(abs, LinFloat(-1,1), 5, timeout=0).i==0 and anneal(abs, LinFloat(-1,1), 5, timeout=1e9, seed=0).i==5
+    for bad in (dict(timeout=-1), dict(timeout='1'), dict(target='low'), dict(target=math.nan)):
+        with pytest.raises(ValueError, match=next(iter(bad))+'='): anneal(abs, LinFloat(-1,1), 5, **bad)
+
+class InPlace:
+    def __init__(self): self.order,self.length,self.rng,self.back = [3,0,2,1],None,np.random.default_rng(0),lambda: self
+    def swap(self): self.order[0],self.order[1] = self.order[1],self.order[0]
+class Itself(InPlace):
+    def propose(self, rng, width):
+        self.swap()
+        return self
+class Shared(InPlace):
+    def propose(self, rng, width):
+        moved = copy.copy(self)
+        moved.swap()
+        return moved
+class Items(list):
+    def propose(self, rng, width):
+        self.reverse()
+        return self
+
+@pytest.mark.parametrize('state', [Itself(), Shared(), Items([1,2])], ids=lambda s: type(s).__name__)
+def test_a_state_changed_in_place_is_noticed(state):
+    with pytest.raises(ValueError, match='propose` changed .* change a copy'): anneal(lambda s: 0., state, 5)
+
+def test_a_state_may_remember_and_draw_and_stay():
+    class Tour(InPlace):
+        def propose(self, rng, width):
+            self.length,self.n_stops = sum(self.order),4 # computed when first needed
+            if self.rng.random()<.3: return self
+            moved = Tour()
+            moved.order = rng.permutation(self.order).tolist()
+            return moved
+    assert anneal(lambda s: s.order[0], Tour(), 50, seed=0).best.order[0]==0
+
+NARROW = {'x': LinFloat(0,1), 'n': LinInt(1,4), 'act': Categorical({'a': {}, 'b': {'p': LogFloat(.1,1)}})}
+WIDE = {'x': LinFloat(-3,2), 'n': LinInt(1,9), 'act': Categorical({'new': {'q': Bool()}, 'a': {}, 'b': {'p': LogFloat(1e-3,1)}})}
+def wanted(p): return (p['x']+1)**2+(p['n']-7)**2/9+dict(a=.5, b=1., new=0.)[p['act']]
+
+@pytest.mark.parametrize('kw', [{}, dict(screen='gp'), dict(n_chains=2)], ids=str)
+def test_a_space_that_has_grown_takes_its_points_along(kw):
+    before = run(Annealer(NARROW, 80, seed=0, **kw), wanted, 20)
+    before.ask()
+    state = pickle.loads(pickle.dumps(before.state_dict()))
+    grown = Annealer(WIDE, 80, **kw).load_state_dict(state)
+    for u,v in zip(before.points, grown.points):
+        assert grown.space.value(v)['act']==before.space.value(u)['act'] and grown.space.value(v)['n']==before.space.value(u)['n']
+        assert grown.space.value(v)['x']==pytest.approx(before.space.value(u)['x'])
+    assert wanted(grown.best)==pytest.approx(grown.best_energy) and wanted(grown.ask())==pytest.approx(wanted(before.ask()))
+    run(grown, wanted, 60)
+    assert grown.i==80 and grown.best['x']<0 and grown.best['n']>4 and {'a','new'}<=set(grown.history.act)
+
+def test_choices_that_are_no_json_go_on():
+    space = {'k': Categorical((1,2), (3,4)), 'x': LinFloat(0,1)}
+    a = run(Annealer(space, 20, seed=0), lambda p: p['x'], 10)
+    b = Annealer(space, 20).load_state_dict(a.state_dict())
+    assert energies(run(a, lambda p: p['x'], 10))==energies(run(b, lambda p: p['x'], 10))
+
+@pytest.mark.parametrize('change,match', [(dict(x=LinFloat(.4,.5)), 'no longer: .* is not in LinFloat'),
+    (dict(act=Categorical('a','c')), 'no longer: '), (dict(more=Bool()), 'this space has')])
+def test_a_space_that_has_lost_something_is_refused(change, match):
+    state = run(Annealer(NARROW, 80, seed=0), wanted, 20).state_dict()
+    with pytest.raises(ValueError, match=match): Annealer({**NARROW, **change}, 80).load_state_dict(state)

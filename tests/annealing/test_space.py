@@ -59,3 +59,18 @@ def test_stratified_has_a_point_in_every_slice():
 def test_names_do_not_hide_those_of_fastcore():
     import fastcore.all,fastai_anneal.annealing.space as mine
     assert not [name for name in mine.__all__ if hasattr(fastcore.all, name)]
+
+@pytest.mark.parametrize('dim', [LogFloat(1e-160,1e160), LogFloat(5e-324,1.7e308), LinInt(0,2**63), LinInt(2**62,2**62+3),
+    LogInt(1,10**300), LinFloat(0,5e-324), LinFloat(1,1+3e-16), LogFloat(1,1+3e-16)], ids=lambda dim: f'{dim!r:.40}')
+def test_extreme_ranges_work(dim):
+    us = np.linspace(0, 1, 101)
+    values = [dim.value(float(u)) for u in us]
+    assert values==sorted(values) and values[0]==dim.lo and all(dim.check(v)==v for v in values)
+    assert len(set(values))==101 if dim.hi>1e9*max(dim.lo, 1) else len(set(values))<=4
+    assert all(0<=dim.unit(v)<=1 for v in values)
+    assert Space({'x': dim}).snapped(us[:,None]).min()>=0
+
+@pytest.mark.parametrize('make', [lambda: LinFloat(-1e308,1e308), lambda: LinFloat(0,10**400), lambda: LogFloat(1,10**400),
+    lambda: LinInt(0,10**400), lambda: LogInt(1,10**400), lambda: LogInt(2**60,2**60+1), lambda: Vector(3,-1e308,1e308)])
+def test_ranges_that_no_float_can_hold_are_refused(make):
+    with pytest.raises(ValueError, match='too wide or narrow a range'): make()

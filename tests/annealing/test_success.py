@@ -23,7 +23,7 @@ def test_what_failed_is_less_certain_than_what_did_not(outcomes, seed):
     lacking = success.lacking(us)
     assert (lacking>=0).all() and np.isfinite(lacking).all()
     if good.all(): assert not lacking.any()
-    elif good.any(): assert success.certainty(us)[good].mean()>success.certainty(us)[~good].mean()
+    elif good.mean()>=.5: assert success.certainty(us)[good].mean()>success.certainty(us)[~good].mean() # of few, one proves little
 
 def test_a_failure_before_all_was_suggested_says_nothing_of_what_is_missing():
     us = np.random.default_rng(0).random((10,2))

@@ -1,11 +1,12 @@
 "Kinds of state that a learner may hold: a search for a learning rate leaves none of them changed"
-import types
+import types,weakref
 import pytest,torch
 from functools import partial
 from torch import nn
 from fastai.basics import *
 from fastai.callback.all import *
 from fastai_anneal.core.loaders import *
+from fastai_anneal.core.saving import *
 from fastai_anneal.core.undo import *
 from helpers import weights
 from parts import *
@@ -100,3 +101,37 @@ def test_data_are_not_copied():
     big.files = [f'{i}.png' for i in range(5000)]
     held = LoaderSnapshot(DataLoaders(torch_loader(big), torch_loader(big)))
     assert held.nbytes<2**20
+
+# as data, for others
+
+def changed_and_given(make, change, other):
+    "Give `other` what `make()` holds after `change`: what changed, and the `Giving`"
+    one,start,giving = make(),Saving(),Giving()
+    start.save('one', one)
+    change(one)
+    saving = Saving(start)
+    giving.give(saving.save('one', one), other)
+    assert not saving.left_out
+    return one,giving
+
+def test_keys_that_are_no_data_go_by_their_names():
+    alike = [lambda: i for i in range(2)]
+    keys = [nn.Linear, (nn.ReLU,1), torch.float16, Path('a'), shifted, 'b', 3, *alike]
+    def make(keys=keys): return types.SimpleNamespace(counts={key: 0 for key in keys})
+    def change(one): one.counts.update({key: i+1 for i,key in enumerate(keys)})
+    other,less = make([*keys[6::-1], *alike]),make([nn.Linear])
+    one,giving = changed_and_given(make, change, other)
+    assert list(other.counts.items())==list(one.counts.items()) and not giving.missing
+    _,giving = changed_and_given(make, change, less)
+    assert less.counts=={nn.Linear: 1, 'b': 6, 3: 7} and len(giving.missing)==6
+
+def test_weak_references_are_made_anew():
+    def make():
+        t = torch.zeros(2)
+        return types.SimpleNamespace(t=t, refs=[weakref.ref(t), weakref.ref(t)])
+    def change(one):
+        one.t = torch.ones(2)
+        one.refs = [weakref.ref(one.t), weakref.ref(set())]
+    other = make()
+    changed_and_given(make, change, other)
+    assert torch.equal(other.t, torch.ones(2)) and other.refs[0]() is other.t and other.refs[1]() is None
