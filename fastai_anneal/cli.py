@@ -234,21 +234,22 @@ _EARLY = .05 # share of the trainings that may be given up wrongly: the default 
 
 def trial_line(
     trial, # `SearchTrial` that is over
-    is_best:bool # Is it better than all before?
+    score=None # Of the best of the search, if it is another now or was seen again
 )->str:
     "What is said of a training"
     from fastai_anneal.core.files import shown_all
     ended = f'{trial.value:.4f}' if trial.state=='complete' else trial.state
-    return f"trial {trial.number:3} {ended:8} {'best' if is_best else '':4} {trial.error or shown_all(trial.hps)}"
+    best = f' best now {score}:' if score else ''
+    return f"trial {trial.number:3} {ended:8}{best} {trial.error or shown_all(trial.hps)}"
 
 class _TrialLines:
-    "A line for each training of a search; in a terminal, which has a bar, for those that are better than all before"
-    def __init__(self, console): self.console = console
+    "A line for each training of a search; in a terminal, which has a bar, when something new is known of the best"
+    def __init__(self, console): self.console,self.best = console,None
     def __call__(self, found):
-        trial = found.trials[-1]
-        before = [t.energy for t in found.trials[:-1] if t.state=='complete']
-        is_best = trial.state=='complete' and trial.repeats is None and trial.energy<min(before, default=math.inf)
-        if is_best or not self.console.isatty(): print(trial_line(trial, is_best), file=self.console)
+        score,before = found.score,self.best
+        self.best = found.best,score and score.seen
+        score = score if self.best!=before else None
+        if score or not self.console.isatty(): print(trial_line(found.trials[-1], score), file=self.console)
 
 def _searched(args, dls, timeout):
     "What `anneal_search` finds for the options"

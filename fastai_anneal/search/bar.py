@@ -10,11 +10,14 @@ import math
 
 from fastai.basics import *
 from fastai.callback.progress import *
-from ..core.files import shown,shown_all
+from ..core.files import shown_all
+from .record import times
 
 # %% ../../nbs/search/bar.ipynb #e5b33f4f
+_WIDTH = 17 # Characters of a mean with its error
+
 class TrialsBar:
-    "A bar over the trials, and a table of those that were better than all before"
+    "A bar over the trials, and a table with a line whenever another configuration is the best, or more is known of it"
     def __init__(self,
         n_trials:int, # How many there will be
         monitor:str, # What is compared
@@ -22,36 +25,32 @@ class TrialsBar:
     ):
         self.n_trials,self.monitor,self.show = n_trials,monitor,show
         self.master = None # the bar, made with the first learner
-        self.names,self.quiet = [],True # columns; is there no table?
+        self.best,self.quiet = None,True # what the last line said; is there no table?
 
     def begin(self, learn:Learner, trial, n_done:int):
         "The master bar for the training of `learn`, after `n_done` trials; None if nothing is shown"
         if self.master is None and self.show and hasattr(learn, 'progress'):
             self.master = master_bar(range(self.n_trials))
             for n in {0,n_done}: self.master.update(n)
-            self.names,self.quiet = list(trial.hps),learn.logger is noop
-            self._line(['trial', *self.names, self.monitor, 'temp', 'time'])
+            self.quiet = learn.logger is noop
+            self._line(['trial', f'{self.monitor:{_WIDTH}}', 'seen   ', 'time   ', 'hyperparameters'])
         return self.master
 
     def _line(self, row):
         if not self.quiet: self.master.write(row, table=True)
 
     def told(self, trial, result):
-        "A line if `trial` is better than all before it in `result`, and the bar one further"
+        "A line if the best of `result` is another or was seen again, and the bar one further"
         if self.master is None: return
-        others = [t.energy for t in result.trials if t.state=='complete' and t is not trial]
-        if trial.state=='complete' and trial.repeats is None and trial.energy<min(others, default=math.inf):
-            self._line(self._row(trial))
+        score,now = result.score,(result.best,result.score and result.score.seen)
+        if score and now!=self.best: self._line(self._row(trial, score, result.best))
+        self.best = now
         failed = f', last trial failed: {trial.error[:60]}' if trial.error else ''
-        self.master.main_bar.comment = f'best {self.monitor} {result.best_value:.4g}{failed}'
+        if score: self.master.main_bar.comment = f'best {self.monitor} {score.value:.4g}{failed}'
         self.master.update(len(result.trials))
 
-    def _row(self, trial):
-        cells = [shown(trial.hps.get(name, '')) for name in self.names]
-        more = {name:value for name,value in trial.hps.items() if name not in self.names}
-        if more: cells[-1] += f' ({shown_all(more)})'
-        temp = '' if math.isnan(trial.temp) else f'{trial.temp:.3g}'
-        return [str(trial.number), *cells, f'{trial.value:.5f}', temp, f'{trial.seconds:.1f} s']
+    def _row(self, trial, score, best):
+        return [str(trial.number), score.mean, times(score.seen), f'{trial.seconds:.1f} s', shown_all(best)]
 
     def end(self, interrupted:bool=False):
         "Finish the bar"

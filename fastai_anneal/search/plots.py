@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib import colormaps
-from matplotlib.ticker import NullFormatter
+from matplotlib.ticker import MaxNLocator,NullFormatter
 
 from ..annealing.space import Space
 from ..core.files import shown
@@ -61,35 +61,48 @@ def columns(
 def _drawn(result): return [t for t in result.trials if t.state in ('complete','stopped')]
 
 # %% ../../nbs/search/plots.ipynb #333b7e90
-_FEW = 5 # Trials below which nothing can be said of importance
+_FEW = 30 # Trials below which nothing is said of importance: fANOVA then names the right one in 9 of 10 searches
 
-def _filled(values):
-    "`values` with a value of its own, below all others, where there is none"
-    return np.where(np.isnan(values), np.nanmin(values)-1, values)
+def _having(table):
+    "The columns of `table` for each set of trials that have them: pairs of the set, as a mask, and columns"
+    sets = {}
+    for column in table:
+        has = ~np.isnan(column.values)
+        if has.sum()>=_FEW: sets.setdefault(has.tobytes(), (has,[]))[1].append(column)
+    return list(sets.values())
+
+def _explained(table, energies):
+    "What share of the variance of `energies` each of the columns in `table` explains"
+    import optuna
+    from fastai_anneal.search.storage import quiet_optuna
+    scaled = {c.name: (np.log(c.values) if c.is_log else c.values).tolist() for c in table}
+    scaled = {name: o for name,o in scaled.items() if min(o)<max(o)}
+    dists = {name: optuna.distributions.FloatDistribution(min(o), max(o)) for name,o in scaled.items()}
+    if not dists: return {}
+    with quiet_optuna(): study = optuna.create_study()
+    for energy,*row in zip(energies, *scaled.values()):
+        trial = optuna.trial.create_trial(params=dict(zip(scaled, row)), distributions=dists, value=energy)
+        study.add_trial(trial)
+    return optuna.importance.FanovaImportanceEvaluator(seed=0).evaluate(study)
 
 def importance(
     result # `SearchResult`
 )->dict: # The largest first
-    "How much each hyperparameter matters, as shares that add up to 1"
-    import optuna
-    from fastai_anneal.search.storage import quiet_optuna
-    trials = _drawn(result)
+    "How much each hyperparameter matters, as shares that add up to 1; empty with less than 30 trials"
+    trials,found = _drawn(result),{}
     table = columns(trials, result.spec)
-    if len(trials)<_FEW or not table: return {}
-    values = {c.name: _filled(np.log(c.values) if c.is_log else c.values).tolist() for c in table}
-    bounds = {name: optuna.distributions.FloatDistribution(min(o), max(o)) for name,o in values.items()}
-    ranks = np.argsort(np.argsort([t.energy for t in trials]))/len(trials)
-    with quiet_optuna(): study = optuna.create_study()
-    for i,rank in enumerate(ranks):
-        params = {name: o[i] for name,o in values.items()}
-        study.add_trial(optuna.trial.create_trial(params=params, distributions=bounds, value=rank))
-    evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
-    shares = optuna.importance.get_param_importances(study, evaluator=evaluator)
-    return {name: float(share) for name,share in shares.items()}
+    ranks = np.argsort(np.argsort([t.energy for t in trials]))/max(1, len(trials))
+    for has,own in _having(table):
+        there = [Column(c.name, c.values[has], c.labels, c.is_log) for c in table if not np.isnan(c.values[has]).any()]
+        shares,weight = _explained(there, ranks[has]),np.var(ranks[has])*has.mean()
+        found |= {c.name: weight*shares[c.name] for c in own if c.name in shares}
+    total = sum(found.values()) or 1.
+    return {name: float(found[name]/total) for name in sorted(found, key=found.get, reverse=True)}
 
 # %% ../../nbs/search/plots.ipynb #3d36aa0a
 _LOG_FROM = 5 # A value axis is logarithmic when the largest value is more than that many times the smallest
 _MARKERS = dict(complete=('o','C0','C0'), stopped=('v','.7','.7'), repeat=('o','C3','none'), failed=('x','C3','C3'))
+_LABEL = 16 # Characters of a label that are shown
 _JITTER = .15 # Points of a choice are spread by that much, so that they are seen
 
 def _is_wide(values): return len(values) and values.min()>0 and values.max()>_LOG_FROM*values.min()
@@ -107,7 +120,7 @@ def plot_trials(
         if label=='failed': heights,kwargs['transform'] = [.97]*len(part),axs[0].get_xaxis_transform()
         if len(part): axs[0].plot(part.trial, heights, marker, **kwargs)
     axs[0].step(table.trial, table.best, where='post', c='C1', label='best so far')
-    _scale(axs[0], table.value[table.state=='complete'], result.sign)
+    if _is_wide(table.value.dropna()): axs[0].set_yscale('log')
     axs[0].set_ylabel(result.monitor)
     axs[0].legend(fontsize=8, loc='best')
     axs[1].plot(table.trial, table.temp, c='C4')
@@ -115,23 +128,25 @@ def plot_trials(
     if table.temp.min()>0: axs[1].set_yscale('log')
     return axs
 
-def _scale(ax, values, sign):
-    "A logarithmic axis where that helps, and an end of it that does not follow the worst"
-    if _is_wide(values): ax.set_yscale('log')
-    if len(values)>9 and sign>0 and values.min()>0: ax.set_ylim(top=np.quantile(values, .95)*1.2)
+_MANY = 4 # Labels below an axis from which on they are slanted
 
 def _slice(ax, column, values, colors):
     "One hyperparameter"
     spread = np.random.default_rng(0).uniform(-_JITTER, _JITTER, len(values)) if column.labels else 0
     ax.scatter(column.values+spread, values, c=colors, s=10, cmap='Blues', vmin=-.4*len(values))
     ax.set_xlabel(column.name)
-    if column.labels: ax.set_xticks(range(len(column.labels)), column.labels, fontsize=7)
-    if not column.is_log: return
+    if column.labels:
+        slant = dict(rotation=30, ha='right') if len(column.labels)>_MANY else {}
+        ax.set_xticks(range(len(column.labels)), [label[:_LABEL] for label in column.labels], fontsize=7, **slant)
+    if not column.is_log:
+        is_whole = not column.labels and (column.values[~np.isnan(column.values)]%1==0).all()
+        if is_whole: ax.xaxis.set_major_locator(MaxNLocator(_MANY, integer=True))
+        return
     ax.set_xscale('log')
     ax.xaxis.set_minor_formatter(NullFormatter())
     low,high = np.nanmin(column.values),np.nanmax(column.values)
     ticks = [low, math.sqrt(low*high), high]
-    if high<10*low: ax.set_xticks(ticks, [f'{tick:.2g}' for tick in ticks]) # no decade to label
+    if high<10*low: ax.set_xticks(ticks, [f'{tick:.3g}' for tick in ticks]) # no decade to label
 
 def plot_slices(
     result, # `SearchResult`
@@ -147,31 +162,31 @@ def plot_slices(
     for ax in axs[max(len(table), 1):]: ax.set_axis_off()
     values = np.array([t.value for t in trials])
     for ax,column in zip(axs, table): _slice(ax, column, values, [t.number for t in trials])
-    if len(values):
-        low,high = np.nanpercentile(values, (0,90) if result.sign>0 else (10,100))
-        margin = .08*(high-low)
-        if margin>0: axs[0].set_ylim(low-margin, high+margin)
+    if _is_wide(values): axs[0].set_yscale('log')
     axs[0].set_ylabel(result.monitor)
     return axs
 
 # %% ../../nbs/search/plots.ipynb #26f08c23
+_NONE = -.2 # Height at which a line passes a hyperparameter that its trial does not have
+
 def _ends(column):
     "The lowest and the highest value of `column` as text"
     ends = np.nanmin(column.values),np.nanmax(column.values)
-    return [column.labels[int(o)] if column.labels else f'{o:.3g}' for o in ends]
+    return [column.labels[int(o)][:_LABEL] if column.labels else f'{o:.3g}' for o in ends]
 
 def _height(column):
-    "The values of `column` from 0 to 1"
+    "The values of `column` from 0 to 1; below where there is none, so that no line tears"
     values = np.log(column.values) if column.is_log else column.values
     low,high = np.nanmin(values),np.nanmax(values)
-    return (values-low)/(high-low)
+    return np.where(np.isnan(values), _NONE, (values-low)/((high-low) or 1.))
 
 def _upright(ax, i, column):
     "The axis of `column`"
     bottom,top = _ends(column)
     ax.text(i, -.04, bottom, ha='center', va='top', fontsize=8)
+    if np.isnan(column.values).any(): ax.text(i, _NONE-.04, 'none', ha='center', va='top', fontsize=8)
     ax.text(i, 1.04, top, ha='center', va='bottom', fontsize=8)
-    ax.axvline(i, c='.85', zorder=0)
+    ax.plot([i,i], [0,1], c='.85', zorder=0)
 
 def plot_parallel(
     result, # `SearchResult`
@@ -189,8 +204,9 @@ def plot_parallel(
         ax.plot(heights[i], c=colormaps['viridis_r'](share), **style)
     for i,column in enumerate(table): _upright(ax, i, column)
     ax.set_xticks(range(len(table)), [c.name for c in table])
+    has_none = any(np.isnan(c.values).any() for c in table)
     ax.tick_params(axis='x', pad=14, length=0)
-    ax.set(yticks=[], ylim=(-.02,1.02), xlim=(-.3,len(table)-.7))
+    ax.set(yticks=[], ylim=(_NONE-.02 if has_none else -.02,1.02), xlim=(-.3,len(table)-.7))
     ax.set_title(f'best {result.monitor} dark', fontsize=9, pad=20)
     ax.spines[:].set_visible(False)
     return ax
@@ -201,7 +217,9 @@ def plot_importance(
 ):
     "How much each hyperparameter matters; returns the axes"
     if ax is None: ax = plt.subplots(figsize=(8,2.2), layout='constrained')[1]
-    shares = importance(result)
-    ax.barh(list(shares)[::-1], list(shares.values())[::-1])
+    shares,trials = importance(result),_drawn(result)
+    n_trials = {c.name: (~np.isnan(c.values)).sum() for c in columns(trials, result.spec)}
+    ax.barh([f'{name} ({n_trials[name]} trials)' for name in shares][::-1], list(shares.values())[::-1])
     ax.set_xlabel('share of importance')
+    if not shares: ax.set_title(f'{len(trials)} trials say nothing of importance, {_FEW} would', fontsize=9)
     return ax

@@ -49,28 +49,35 @@ class Score(NamedTuple):
     high:float # to here is an interval that holds the true mean in 9 of 10 searches
     seen:int # Trainings of the configuration
 
-    def __str__(self):
-        if math.isnan(self.se): return f'{self.value:.5g}, seen {times(self.seen)}'
-        digits = max(0, 1-math.floor(math.log10(self.se))) if self.se else 5
-        return f'{self.value:.{digits}f} ± {self.se:.{digits}f}, seen {times(self.seen)}'
+    @property
+    def digits(self):
+        "Decimals that say something"
+        return min(9, max(0, 1-math.floor(math.log10(self.se)))) if self.se else 5
+
+    @property
+    def mean(self):
+        "The mean and its standard error as text"
+        if math.isnan(self.se): return f'{self.value:.5g}'
+        return f'{self.value:.{self.digits}f} ± {self.se:.{self.digits}f}'
 
     @property
     def interval(self):
         "The interval as text, empty if it is not known"
-        if math.isnan(self.se): return ''
-        digits = max(0, 1-math.floor(math.log10(self.se))) if self.se else 5
-        return f'90% interval {self.low:.{digits}f} to {self.high:.{digits}f}'
+        return '' if math.isnan(self.se) else f'90% interval {self.low:.{self.digits}f} to {self.high:.{self.digits}f}'
+
+    def __str__(self): return f'{self.mean}, seen {times(self.seen)}'
 
 def _noise(groups):
     "Variance of a single energy, and its degrees of freedom"
     energies = _energies(groups)
     noise,n_free = pooled_variance(energies)
-    best = np.sort([o.mean() for o in energies])[:max(3, len(groups)//4)]
+    best = np.sort([o.mean() for o in energies])[:max(3, len(groups)//2)]
     return (n_free*noise+best.var())/(n_free+1) if n_free else math.nan,n_free+1
 
 def _shrunk(means, variance):
     "The first of `means`, each of that `variance`, towards the mean of all as far as their differences may be noise"
-    among = max(np.var(means, ddof=1)-variance, 0.) if len(means)>1 else 0.
+    if len(means)<2: return means[0]
+    among = max(np.var(means, ddof=1)-variance, 0.)
     return posterior(means[:1], variance, np.mean(means), among)[0][0]
 
 def score_of(
@@ -79,11 +86,11 @@ def score_of(
     are_finals:bool=False # Were all trainings asked for before any of them was seen?
 )->Score:
     "The score of the first of `groups`"
-    first = groups[0] if are_finals or len(groups[0])==1 else groups[0][1:]
-    value,(noise,n_free) = np.mean([t.energy for t in first]),_noise(groups)
-    variance = noise/len(first)
-    middle = _shrunk([o.mean() for o in _energies(groups)], variance) if are_finals else value
-    se = math.sqrt(variance)
+    counted = [group if are_finals else group[1:] for group in groups if are_finals or len(group)>1]
+    if len(groups[0])==1 and not are_finals: counted = groups[:1]
+    means,(noise,n_free) = [o.mean() for o in _energies(counted)],_noise(groups)
+    variance = noise/len(counted[0])
+    value,middle,se = means[0],_shrunk(means, variance),math.sqrt(variance)
     half = stdtrit(n_free, 1-_TAIL)*se
     low,high = sorted([sign*(middle-half),sign*(middle+half)])
     return Score(float(sign*value), se, float(low), float(high), len(groups[0]))

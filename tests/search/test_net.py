@@ -5,6 +5,7 @@ import numpy as np,pytest,torch
 from torch import nn
 from fastai.basics import *
 from fastai_anneal.annealing.annealer import Annealer
+from fastai_anneal.search.plots import columns
 from fastai_anneal.search.net import *
 from fastai_anneal.search.net_module import NetModule
 from fastai_anneal.search.net_moves import MOVES,afforded,edges,inserted,moved,rewired,with_layer
@@ -168,7 +169,7 @@ def test_in_a_search(warm):
     assert isinstance(res.best_learner().model, NetModule)
     res.plot('slices')
     res.plot('parallel')
-    assert 'net.params' in res.importance()
+    assert 'net.params' in {c.name for c in columns(res.trials, res.spec)}
 
 def test_too_large_is_not_trained():
     seen = []

@@ -6,6 +6,7 @@ from fastai_anneal.schedule.family import CosineAnneal
 from fastai_anneal.search.early import forecast_end
 from fastai_anneal.search.record import SearchError,SearchTrial
 from fastai_anneal.search.result import SearchResult
+from dataclasses import replace
 from fastai_anneal.search.score import ranked
 
 def test_result():
@@ -13,11 +14,13 @@ def test_result():
     table = res.history
     assert len(table)==10 and set(table.state)<={'complete','stopped'} and table.repeats.notna().sum()==1 and set(space)<=set(table)
     assert res.best in [t.hps for t in res.trials]
-    assert res.best_value==pytest.approx(np.mean([t.value for t in res.trials if t.hps==res.best]))
+    seen = [t.value for t in res.trials if t.state=='complete' and t.hps==res.best]
+    assert res.best_value==pytest.approx(np.mean(seen[1:] or seen)) and res.score.seen==len(seen)
+    assert (table.best.iloc[-1],table.seen.iloc[-1])==(res.best_value,len(seen))
     told = json.loads(res.to_json())
     assert told['best']==res.best and len(told['trials'])==10 and told['settings']['monitor']=='valid_loss'
     assert set(res.plot())=={'trials','slices','parallel','importance'}
-    assert sum(res.importance().values())==pytest.approx(1)
+    assert res.importance()=={} # of ten trials
     with pytest.raises(ValueError, match="did you mean 'slices'"): res.plot('slice')
     assert 'valid_loss' in repr(res)
     copy = pickle.loads(pickle.dumps(res))
@@ -122,7 +125,8 @@ def test_when_everything_fails_we_hear_why():
 @pytest.mark.parametrize('mode', [None,'max'])
 def test_what_should_become_larger(mode):
     res = search(monitor='accuracy', mode=mode, n_trials=10, repeat=0)
-    assert res.settings['mode']=='max' and res.history.best.max()==max(t.value for t in res.trials if t.state=='complete')
+    complete = [t.value for t in res.trials if t.state=='complete']
+    assert res.settings['mode']=='max' and res.best_value==max(complete)==res.history.best.iloc[-1]
     assert res.best_value>=np.median([t.value for t in res.trials]) and res.trials[0].energy==-res.trials[0].value
 
 def test_start():
@@ -214,6 +218,18 @@ def result_of(*groups):
         first = len(trials)
         trials += [SearchTrial(first+i, {'x': x}, 0, first if i else None, state='complete', value=e, energy=e, curve=[e]) for i,e in enumerate(energies)]
     return SearchResult(trials, {'x': LinInt(0,99)}, dict(monitor='v', mode='min', n_epoch=1))
+
+def test_score_of_a_search_and_of_finals():
+    once = result_of([.3],[.2])
+    assert once.score.value==.2 and math.isnan(once.score.se) and 'seen once' in repr(once)
+    again = result_of([.10,.13,.12],[.2],[.3],[.4])
+    assert again.best_value==pytest.approx(.125) and again.score.low<.125<again.score.high and 'seen 3 times' in repr(again)
+    losing = result_of([.10,.13,.12],[.11,.13,.14],[.12,.14,.16],[.2]).score # the best of three is a lucky one
+    assert (losing.low+losing.high)/2>losing.value
+    finals = SearchResult(again.trials, again.spec, {**again.settings, 'finals': True})
+    assert finals.best_value==pytest.approx(np.mean([.10,.13,.12]))
+    largest = SearchResult([replace(t, energy=-t.value) for t in again.trials], again.spec, {**again.settings, 'mode': 'max'})
+    assert largest.best_value==.4 and largest.score.low<.4<largest.score.high
 
 def test_winner_is_by_mean_not_by_luck():
     assert result_of([.10],[.12,.13,.12],[.11,.3],[.4],[.5],[.6]).best['x']==1
