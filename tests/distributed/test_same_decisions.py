@@ -127,7 +127,7 @@ def refusals(rank, path):
     if rank==0: file.touch()
     all_gathered(None)
     for cb in (SimAnnealHP({'lr': LogFloat(1e-4, 1.)}, every='1000it' if rank==1 else '1ep'),
-               CosineAnneal(lr_min=-1. if rank==1 else 0.), Checkpoint(str(file))):
+               CosineAnneal(hp='nothing' if rank==1 else 'lr'), Checkpoint(str(file))):
         with distributed(learn): found.append(refused(learn.fit, 2, 1e-3, cbs=cb))
     found.append(refused(anneal_search, lambda lr: learn, dict(lr=LogFloat(1e-4, 1.))))
     return found
