@@ -17,16 +17,19 @@ BATCH = 64
 
 class Batches:
     "Batches that were cut before, as a loader"
-    n_inp,device = 1,torch.device('cpu')
-    def __init__(self, batches): self.batches,self.dataset = batches,[batch[0] for batch in batches]
+    n_inp = 1
+    def __init__(self, batches, device):
+        self.batches = [(xb.to(device), yb.to(device)) for xb,yb in batches]
+        self.dataset,self.device = [xb for xb,_ in self.batches],device
     def __iter__(self): return iter(self.batches)
     def __len__(self): return len(self.batches)
     def to(self, device): pass
 
-def loaders(folder, n_train, n_valid):
-    x,y = digits(folder, (n_train+n_valid)*BATCH)
-    batches = list(zip((x/255).split(BATCH), y.split(BATCH)))
-    return DataLoaders(Batches(batches[:n_train]), Batches(batches[n_train:]), device=torch.device('cpu'))
+def loaders(x, y, n_train, device=torch.device('cpu')):
+    "Batches of the rows of `x`, the first `n_train` to train on"
+    batches = list(zip(x.split(BATCH), y.split(BATCH)))
+    parts = batches[:n_train],batches[n_train:]
+    return DataLoaders(*[Batches(part, device) for part in parts], device=device)
 
 def mlp():
     torch.manual_seed(0)
@@ -60,6 +63,7 @@ class Bare:
     "The same training with nothing around it; the optimizer is the one a `Learner` makes"
     def __init__(self, dls, opt, n_cbs):
         learn = learner(Learner, dls, opt, n_cbs)
+        learn.model.to(dls.device)
         learn.create_opt()
         self.dls,self.clips = dls,n_cbs==8
         self.model,self.loss_func,self.opt = learn.model,learn.loss_func,learn.opt
@@ -92,13 +96,13 @@ def overhead_and_epoch(times):
     bare,fastai,ours = [min(times[name]) for name in ('bare','fastai','ours')]
     return (ours-bare)/(fastai-bare),ours/fastai
 
-def compare(name, n_cbs, dls, n_rounds, n_batches):
+def compare(name, n_cbs, dls, n_rounds, n_batches, clock=time.process_time):
     "Print a row, and return its ratios"
     opt = OPTS[name]
     runs = dict(bare=Bare(dls, opt, n_cbs).epoch, fastai=partial(learner(Learner, dls, opt, n_cbs).fit, 1),
                 ours=partial(learner(TrainLearner, dls, opt, n_cbs).fit, 1))
     for run in runs.values(): run()
-    times = taking_turns(runs, n_rounds)
+    times = taking_turns(runs, n_rounds, clock)
     size = max(1, n_rounds//5)
     parts = [{k: v[i:i+size] for k,v in times.items()} for i in range(0, size*(n_rounds//size), size)]
     overheads,epochs = zip(*map(overhead_and_epoch, parts))
@@ -108,13 +112,17 @@ def compare(name, n_cbs, dls, n_rounds, n_batches):
           f'{epoch:5.2f} ({min(epochs):5.2f} -{max(epochs):5.2f})', flush=True)
     return overhead,epoch
 
+def loaders_of_digits(folder, n_train, n_valid):
+    x,y = digits(folder, (n_train+n_valid)*BATCH)
+    return loaders(x/255, y, n_train)
+
 def main():
     parser = options(__doc__, data=True)
     parser.add_argument('--batches', type=int, default=50, help='of a training epoch; a fifth as many to validate')
     parser.add_argument('--rounds', type=int, default=100, help='epochs of each loop, taking turns')
     args = start(parser)
     n_valid = args.batches//5
-    dls = loaders(args.data, args.batches, n_valid)
+    dls = loaders_of_digits(args.data, args.batches, n_valid)
     print(f'{args.batches}+{n_valid} batches an epoch, {args.rounds} rounds; microseconds of CPU time per batch of the '
           'fastest epoch;\nin brackets the range over five parts of the rounds\n')
     print(f"{'optimizer':18} {'callbacks':>9} {'bare':>6} {'fastai':>6} {'ours':>6}   {'overhead ours/fastai':>22}   "

@@ -94,6 +94,7 @@ if importlib.util.find_spec('torch_lr_finder'): RIVALS['torch-lr-finder'] = ours
 if importlib.util.find_spec('lightning'): RIVALS["Lightning's tuner"] = ours,lightning
 
 def compare(kind, name, n_pairs, its, clock, path):
+    "Print a line, and return the seconds of each run"
     learn,points = learner(kind, path),{}
     def run(which, finder):
         gc.collect()
@@ -105,6 +106,7 @@ def compare(kind, name, n_pairs, its, clock, path):
     medians = {which: f'{statistics.median(times[which]):.3f}s for {points[which]} points' for which in runs}
     print(f'{kind:9} against {name:18} ratio {spread(ratios(times["ours"], times["theirs"]))}; '
           f'ours {medians["ours"]}, theirs {medians["theirs"]}', flush=True)
+    return times
 
 def main():
     parser = options(__doc__)

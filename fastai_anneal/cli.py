@@ -237,7 +237,7 @@ def trial_line(
     is_best:bool # Is it better than all before?
 )->str:
     "What is said of a training"
-    from fastai_anneal.search.record import shown_all
+    from fastai_anneal.core.files import shown_all
     ended = f'{trial.value:.4f}' if trial.state=='complete' else trial.state
     return f"trial {trial.number:3} {ended:8} {'best' if is_best else '':4} {trial.error or shown_all(trial.hps)}"
 

@@ -88,7 +88,7 @@ class TrainLearner(LeanLearner):
 
     def zero_grad(self):
         "Set the gradients to zero"
-        self.opt.zero_grad()
+        (self.model if self.opt is None else self.opt).zero_grad()
 
     @property
     def batch(self):

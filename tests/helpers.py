@@ -109,7 +109,8 @@ def fingerprint(learn, attributes=False):
         model=model.state_dict(), buffers=list(model.buffers()), grads=[p.grad for p in model.parameters()],
         requires_grad=[p.requires_grad for p in model.parameters()], modes=[m.training for m in model.modules()],
         opt=opt and opt.state_dict(), hypers=opt and [dict(h) for h in opt.hypers],
-        generators=[random.getstate(), np.random.get_state(), torch.get_rng_state()],
+        generators=[random.getstate(), np.random.get_state(), torch.get_rng_state(),
+                    *(torch.cuda.get_rng_state_all() if torch.cuda.is_available() else ())],
         loaders=[dl.rng.getstate() for dl in learn.dls.loaders],
         recorder={k: getattr(rec, k, None) for k in ('lrs','losses','iters','values','hps')})
     if attributes:

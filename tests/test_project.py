@@ -1,10 +1,10 @@
 "The project holds together: version, requirements, names, documents, rooms, README, notebooks"
-import ast,importlib,inspect,json,os,re,sys
+import ast,importlib,inspect,json,os,re,subprocess,sys
 from configparser import ConfigParser
 from dataclasses import is_dataclass
 from pathlib import Path
 
-import pytest
+import pytest,torch
 from fastcore.docments import docments
 from helpers import ROOT,fresh_python
 
@@ -26,6 +26,8 @@ def public_names():
 def test_version_has_one_place():
     import fastai_anneal
     assert fastai_anneal.__version__==settings['version']
+    assert f"version: {settings['version']}\n" in (ROOT/'CITATION.cff').read_text()
+    assert f"## {settings['version']}" in (ROOT/'CHANGELOG.md').read_text()
 
 def imported(path):
     "The packages that a module imports"
@@ -199,3 +201,9 @@ def test_no_notebook_needs_the_project_around_it():
 def test_tests_look_at_the_messages_of_errors():
     bare = re.compile(r'raises\((ValueError|TypeError|\((ValueError|TypeError),\s*\w+\))\):')
     assert [p.name for p in (ROOT/'tests').rglob('test_*.py') if p.name!='test_project.py' and bare.search(p.read_text())]==[]
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason='a machine with a GPU would run it')
+def test_tools_cuda_says_that_there_is_no_gpu():
+    env = {**os.environ, 'PATH': os.pathsep.join([str(Path(sys.executable).parent), os.environ['PATH']])}
+    out = subprocess.run([ROOT/'tools/cuda'], capture_output=True, text=True, env=env)
+    assert out.returncode==2 and len(out.stdout.splitlines())==1 and 'no CUDA device' in out.stdout, out.stdout+out.stderr

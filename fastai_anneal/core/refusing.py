@@ -5,24 +5,29 @@
 # %% auto #0
 __all__ = ['RefusingCallback', 'refusing']
 
-# %% ../../nbs/core/refusing.ipynb #59df7e5f
+# %% ../../nbs/core/refusing.ipynb #41dfa120
 from contextlib import contextmanager
+from functools import wraps
 
 from fastai.basics import *
+from fastai.callback.schedule import *
 from fastai.optimizer import _BaseOptimizer
 from .callbacks import RemovableCallback,is_validating
 from .hypers import get_hyper,hyper_names,set_hyper
 from .ranks import agreed
 from .together import together
 from .undo import remember_attrs
+from .walk import refill
 
-# %% ../../nbs/core/refusing.ipynb #7635d6fd
+# %% ../../nbs/core/refusing.ipynb #010a78b2
 def _remember_hypers(opt):
     "A function that gives `opt` the hyperparameters back that it has now, and the state that `create_opt` clears"
     values = {name: get_hyper(opt, name) for name in hyper_names(opt)}
-    state = opt.opt.state if isinstance(opt, OptimWrapper) else None
+    owner = opt.opt if isinstance(opt, OptimWrapper) else opt
+    state,content = owner.state,dict(owner.state)
     def undo():
-        if state is not None: opt.opt.state = state
+        owner.state = state
+        refill(state, content)
         for name in hyper_names(opt):
             if name in values and get_hyper(opt, name)!=values[name]: set_hyper(opt, name, values[name])
     return undo
@@ -39,7 +44,7 @@ def _remember_learner(learn, *cbs):
         learn.cbs.extend(on_learner)
     return undo_all
 
-# %% ../../nbs/core/refusing.ipynb #c2c14cef
+# %% ../../nbs/core/refusing.ipynb #2329b2bc
 class RefusingCallback(RemovableCallback):
     "A callback that may refuse a fit in its `before_fit`, see `refusing`"
     _stateattrs = ('_undo_fit',)
@@ -78,8 +83,36 @@ def refusing(
     "In `before_fit`: an error in the block ends the fit, in all processes, which then leaves `learn` as it was before"
     try:
         with agreed(): yield
-    except Exception:
+    except Exception as e:
+        e.is_refusal = True
         if hasattr(learn, 'progress'): learn.progress.after_fit()
         undos = [cb._undo_fit for cb in _refusing_cbs(learn) if cb._undo_fit is not None]
         for undo in reversed(undos): undo() # who was added first knows the earliest state
         raise
+
+def _remember_freezing(learn):
+    "A function that freezes and unfreezes the parameters as they are now"
+    flags = [(p, p.requires_grad) for p in learn.model.parameters()]
+    opt,frozen_idx = learn.opt,getattr(learn.opt, 'frozen_idx', None)
+    def undo():
+        for p,requires_grad in flags: p.requires_grad_(requires_grad)
+        if opt is not None: opt.frozen_idx = frozen_idx
+    return undo
+
+def _last_losses(learn): return vars(getattr(learn, 'recorder', learn)).get('losses')
+
+def _undone_if_refused(method):
+    "`method`, which changes the learner before it calls `fit`; a refused fit leaves it as it was"
+    @wraps(method)
+    def undoing(self, *args, **kwargs):
+        undo,unfreeze,losses = _remember_learner(self),_remember_freezing(self),_last_losses(self)
+        try: return method(self, *args, **kwargs)
+        except Exception as e:
+            if not getattr(e, 'is_refusal', False): raise
+            if _last_losses(self) is losses: undo() # nothing was trained
+            unfreeze()
+            raise
+    return undoing
+
+for _name in ('fine_tune','fit_one_cycle','fit_flat_cos','fit_sgdr'):
+    setattr(Learner, _name, _undone_if_refused(getattr(Learner, _name)))

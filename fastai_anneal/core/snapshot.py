@@ -5,55 +5,13 @@
 # %% auto #0
 __all__ = ['Snapshot']
 
-# %% ../../nbs/core/snapshot.ipynb #b2665c18
-import io,mmap,numbers,random,sys,types
-from collections import deque
-from functools import lru_cache
-from collections.abc import Iterator,MutableMapping,MutableSequence,MutableSet
+# %% ../../nbs/core/snapshot.ipynb #e629c97f
+import mmap
 
 from fastai.basics import *
-from fastai.callback.core import Callback
-from fastai.losses import BaseLoss
-from fastai.optimizer import _BaseOptimizer
 from torch.nn.parameter import UninitializedTensorMixin
 from .generators import *
-
-# %% ../../nbs/core/snapshot.ipynb #e01fef1e
-_walked = (nn.Module, _BaseOptimizer, torch.optim.Optimizer, Callback, Metric, BaseLoss, torch.amp.GradScaler,
-           torch.optim.lr_scheduler.LRScheduler, L, types.SimpleNamespace)
-_atoms = (str, bytes, numbers.Number, type(None), type, types.BuiltinFunctionType, types.ModuleType, Path,
-          torch.dtype, torch.device, torch.Size)
-_not_walked = _atoms + (Learner, DataLoaders, DataLoader, torch.utils.data.DataLoader, torch.utils.data.Dataset,
-                        pd.DataFrame, pd.Series, io.IOBase)
-_generators = (random.Random, torch.Generator, np.random.Generator, np.random.RandomState)
-_containers = (tuple, frozenset, MutableSequence, MutableSet, MutableMapping, deque)
-
-def _package(obj): return type(obj).__module__.partition('.')[0]
-
-@lru_cache(None)
-def _slot_names(cls):
-    names = {name for base in cls.__mro__ for name in tuplify(vars(base).get('__slots__', ()))}
-    return sorted(names-{'__dict__','__weakref__'})
-
-def _slots(obj): return {name: getattr(obj, name) for name in _slot_names(type(obj)) if hasattr(obj, name)}
-
-def _parts(obj):
-    "What `obj` holds"
-    if isinstance(obj, MutableMapping): return list(obj.values())
-    if isinstance(obj, _containers): return list(obj)
-    if isinstance(obj, types.MethodType): return [obj.__self__]
-    if isinstance(obj, types.FunctionType): return [cell.cell_contents for cell in _cells(obj)]
-    attrs = [*vars(obj).values()] if hasattr(obj, '__dict__') else []
-    if isinstance(obj, partial): attrs += [obj.func, *obj.args, *obj.keywords.values()]
-    return attrs + list(_slots(obj).values())
-
-def _cells(function):
-    "The cells of the closure of `function` that are filled"
-    def is_filled(cell):
-        try: cell.cell_contents
-        except ValueError: return False
-        return True
-    return list(filter(is_filled, function.__closure__ or ()))
+from .walk import *
 
 # %% ../../nbs/core/snapshot.ipynb #077cd08c
 _huge = 2**22 # Bytes from which on huge pages pay: below, the system call costs more than the page faults it saves
@@ -82,9 +40,10 @@ def _places(tensors, device):
 
 def _is_plain(t): return t.layout==torch.strided and not t.is_quantized
 
-def _unrepeated(t):
-    "`t` without the repetitions that `expand` shows: these cannot be written to"
+def _writable(t):
+    "The memory of `t`, without the repetitions that `expand` shows, as torch's own class: others do not mix"
     if t.layout!=torch.strided: return t
+    t = t.as_subclass(Tensor)
     for dim,(size,stride) in enumerate(zip(t.shape, t.stride())):
         if size>1 and stride==0: t = t.narrow(dim, 0, 1)
     return t
@@ -105,7 +64,7 @@ class _TensorCopies:
 
     def add(self, tensors, grads, reuse=None):
         "Copy `tensors`, and those of `grads` that are not zero, into the memory of the copies `reuse` if it fits"
-        tensors,grads = ([_unrepeated(t) for t in group] for group in (tensors,grads))
+        tensors,grads = ([_writable(t) for t in group] for group in (tensors,grads))
         is_full = [g.is_sparse or bool(g.count_nonzero()) for g in grads]
         self.zeros += [g for g,full in zip(grads, is_full) if not full]
         tensors = tensors+[g for g,full in zip(grads, is_full) if full]
@@ -129,20 +88,16 @@ class _TensorCopies:
         if self.targets: torch._foreach_copy_(self.targets, self.copies)
         if self.zeros: torch._foreach_zero_(self.zeros)
 
-# %% ../../nbs/core/snapshot.ipynb #47f2f643
-_MOST_SEARCHED = 2000 # Objects of another library that are searched for tensors: a millisecond
-
-class Snapshot:
+# %% ../../nbs/core/snapshot.ipynb #264744c0
+class Snapshot(Walk):
     "A copy of everything that `roots` hold; `restore` puts it back into the same objects, as often as it is called"
-    not_walked = _not_walked
     def __init__(self,
         *roots, # Tensors, modules, optimizers, callbacks, generators, and containers of them
         device=None, # Hold the copies there (say `'cpu'`); by default beside the originals
         reuse=None # A `Snapshot` that is no longer needed: its memory is taken if it fits
     ):
-        self.undo,self.tensors,self.generators = [],[],[]
-        self.seen,self.packages = {},{'fastai','fastai_anneal'}
-        self.warnings = []
+        super().__init__()
+        self.undo,self.tensors = [],[]
         self.copies = _TensorCopies(device and str(device))
         self.add(*roots, reuse=reuse)
 
@@ -153,17 +108,11 @@ class Snapshot:
         "Keep `roots`, too"
         n_known = len(self.tensors)
         for root in roots:
-            self._trust(root)
-            self._walk(root)
+            self.trust(root)
+            self.visit(root)
         new = self.tensors[n_known:]
         grads = [grad.data for _,_,grad,_ in new if grad is not None]
         self.copies.add([data for _,data,_,_ in new], grads, None if reuse is None else reuse.copies)
-
-    def _trust(self, root):
-        "Walk the objects of the package that `root` is from, or those that a method or partial is made of"
-        if isinstance(root, (types.MethodType,partial)):
-            for part in _parts(root): self._trust(part)
-        elif _package(root) not in sys.stdlib_module_names: self.packages.add(_package(root))
 
     @property
     def nbytes(self):
@@ -180,97 +129,61 @@ class Snapshot:
                 if t.is_leaf and t.requires_grad!=requires_grad: t.requires_grad_(requires_grad)
             self.copies.write_back()
 
-    def _walk(self, obj):
-        if isinstance(obj, self.not_walked) or id(obj) in self.seen: return
-        self.seen[id(obj)] = obj # alive, so that nothing else can get its `id`
-        if isinstance(obj, Tensor): self._walk_tensor(obj)
-        elif isinstance(obj, np.ndarray): self._walk_array(obj)
-        elif isinstance(obj, _generators): self._walk_generator(obj)
-        elif isinstance(obj, (tuple,frozenset,types.MethodType,partial)): self._walk_items(_parts(obj))
-        elif isinstance(obj, types.FunctionType): self._walk_closure(obj)
-        elif isinstance(obj, (MutableSequence,MutableSet,deque)): self._walk_collection(obj)
-        elif isinstance(obj, MutableMapping): self._walk_mapping(obj)
-        elif isinstance(obj, Iterator): self.warnings.append(f"{type(obj).__name__} cannot be turned back")
-        elif self._is_ours(obj): self._walk_object(obj)
+    def known(self, obj): pass
 
-    @staticmethod
-    def _is_infrastructure(obj):
-        "Is `obj` a lock, a process, a socket, ... of the standard library?"
-        known = (types.SimpleNamespace, types.MethodType, types.FunctionType, partial, *_containers)
-        return _package(obj) in sys.stdlib_module_names and not isinstance(obj, known)
+    def tensor(self, t):
+        if isinstance(t, UninitializedTensorMixin): return self._lazy(t)
+        grad = t.grad if t.is_leaf else None
+        self.tensors.append((t, t.data, grad, t.requires_grad))
 
-    def _is_ours(self, obj):
-        "Is `obj` to be walked, being an object that is neither a container nor data?"
-        if isinstance(obj, _walked) or _package(obj) in self.packages: return True
-        if self._is_infrastructure(obj): return False
-        return self._holds_state(obj) or not _parts(obj) and hasattr(obj, '__dict__') # what is empty may be filled
-
-    def _holds_state(self, obj):
-        "Does `obj` hold tensors, modules or generators that were not seen before?"
-        stack,known = [obj],set()
-        while stack and len(known)<_MOST_SEARCHED:
-            part = stack.pop()
-            if isinstance(part, self.not_walked) or id(part) in known: continue
-            if id(part) in self.seen and part is not obj: continue
-            if isinstance(part, (Tensor,np.ndarray,*_generators,*_walked)): return True
-            known.add(id(part))
-            if not self._is_infrastructure(part): stack += _parts(part)
-        return False
-
-    def _walk_tensor(self, tensor):
-        if isinstance(tensor, UninitializedTensorMixin): return self._walk_lazy(tensor)
-        grad = tensor.grad if tensor.is_leaf else None
-        self.tensors.append((tensor, tensor.data, grad, tensor.requires_grad))
-
-    def _walk_items(self, items):
-        for item in items: self._walk(item)
-
-    def _walk_lazy(self, tensor):
+    def _lazy(self, t):
         "A parameter of a lazy layer, which gets its shape, and another class, from the first batch"
-        cls,data = type(tensor),tensor.data
+        cls,data = type(t),t.data
         def undo():
-            if type(tensor) is cls: return
-            tensor.grad = None
-            tensor.data = data
-            tensor.__class__ = cls
+            if type(t) is cls: return
+            t.grad = None
+            t.data = data
+            t.__class__ = cls
         self.undo.append(undo)
 
-    def _walk_generator(self, generator):
-        self.generators.append(generator)
+    def generator(self, generator):
         self.undo.append(partial(set_generator_state, generator, generator_state(generator)))
 
-    def _walk_closure(self, function):
-        for cell in _cells(function):
-            self.undo.append(partial(setattr, cell, 'cell_contents', cell.cell_contents))
-            self._walk(cell.cell_contents)
-
-    def _walk_array(self, array):
-        if array.dtype.hasobject: self._walk_items(array.ravel())
+    def array(self, array):
+        if array.dtype.hasobject: self.visit_all(array.ravel())
         if array.flags.writeable: self.undo.append(partial(array.__setitem__, ..., array.copy()))
 
-    def _walk_collection(self, collection):
+    def function(self, function):
+        for cell in cells(function).values():
+            self.undo.append(partial(setattr, cell, 'cell_contents', cell.cell_contents))
+            self.visit(cell.cell_contents)
+        self.visit_all([function.__defaults__, function.__kwdefaults__])
+        if function.__dict__: self._attrs(function)
+
+    def fixed(self, obj):
+        self.visit_all(fixed_parts(obj))
+        if hasattr(obj, '__dict__'): self._attrs(obj)
+
+    def collection(self, collection):
         items = list(collection)
-        fill = collection.update if isinstance(collection, MutableSet) else collection.extend
-        def undo():
-            collection.clear()
-            fill(items)
-        self.undo.append(undo)
-        self._walk_items(items)
+        self.undo.append(partial(refill, collection, items))
+        self.visit_all(items)
+        if hasattr(collection, '__dict__'): self._attrs(collection)
 
-    def _walk_mapping(self, mapping):
+    def mapping(self, mapping):
         items = dict(mapping)
-        def undo():
-            mapping.clear()
-            mapping.update(items)
-        self.undo.append(undo)
-        self._walk_items(items.values())
+        self.undo.append(partial(refill, mapping, items))
+        self.visit_all([*items, *items.values()])
+        if hasattr(mapping, '__dict__'): self._attrs(mapping)
 
-    def _walk_object(self, obj):
-        self.packages.add(_package(obj))
-        cls,slots = type(obj),_slots(obj)
+    def _attrs(self, obj): self.visit(obj.__dict__)
+
+    def object(self, obj):
+        self.trust(obj)
+        cls,in_slots = type(obj),slots(obj)
         def undo():
             if type(obj) is not cls: obj.__class__ = cls
-            for name,value in slots.items(): setattr(obj, name, value)
+            for name,value in in_slots.items(): object.__setattr__(obj, name, value)
         self.undo.append(undo)
-        self._walk_items(slots.values())
-        if hasattr(obj, '__dict__'): self._walk_mapping(obj.__dict__)
+        self.visit_all(in_slots.values())
+        if hasattr(obj, '__dict__'): self._attrs(obj)

@@ -64,7 +64,7 @@ class Controls:
         places = {hp.key: target_of(learn, hp) or _OptHyper(learn, hp) for hp in hps}
         self.hypers = {key:o for key,o in places.items() if isinstance(o, _OptHyper)}
         self.targets = {key:o for key,o in places.items() if key not in self.hypers}
-        record.values = {key:o.start for key,o in places.items()}
+        record.start = record.values = {key:o.start for key,o in places.items()}
         self.trial = 0 # batches of the cycle that is being tried
         names = {o.name:o for o in self.hypers.values()}
         self.cycles_lr = cool>0 and 'lr' in names and not names['lr'].is_scheduled

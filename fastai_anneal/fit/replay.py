@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Tape', 'Rewind', 'is_finite', 'is_finite_here', 'Replay']
 
-# %% ../../nbs/fit/replay.ipynb #46d8cc43
+# %% ../../nbs/fit/replay.ipynb #0e286597
 import itertools
 from contextlib import contextmanager
 from dataclasses import replace
@@ -18,9 +18,9 @@ from ..core.generators import rng_state,set_rng_state
 from ..core.hypers import n_batches
 from ..core.ranks import all_gathered
 from ..core.snapshot import Snapshot
-from ..core.undo import delayed_interrupt,remember_attrs
+from ..core.undo import delayed_interrupt,remember_attrs,trained_by
 from ..lr.judge import floats,nbytes
-from ..schedule.state import set_trained_state,trained_state
+from ..schedule.state import TrainedState
 
 # %% ../../nbs/fit/replay.ipynb #9ee76b7f
 class Tape(GetAttr):
@@ -67,9 +67,12 @@ class Tape(GetAttr):
             order = np.random.default_rng(n_pass).permutation(len(segment))
             yield from ((first+i,segment[j][0],segment[i][1]) for i,j in enumerate(order))
 
-# %% ../../nbs/fit/replay.ipynb #51c2dbfa
+# %% ../../nbs/fit/replay.ipynb #33c6b25b
 def _trained_snapshot(learn, device, reuse=None):
-    return Snapshot(learn.model, learn.opt, learn.loss_func, getattr(learn, 'scaler', None), device=device, reuse=reuse)
+    snapshot = Snapshot(device=device)
+    snapshot.leave(*learn.cbs)
+    snapshot.add(learn.model, learn.opt, learn.loss_func, learn, trained_by(learn), reuse=reuse)
+    return snapshot
 
 class _State:
     "What is trained, and the books about it"
@@ -97,6 +100,7 @@ class Rewind:
         self.owner,self.log,self.device = owner,log,device
         self.start,self.best = None,None
         self.spare = None # a state that is no longer needed: the next one takes its memory
+        self.saver = TrainedState(owner.learn)
 
     def begin(self):
         "The segment begins here"
@@ -118,8 +122,8 @@ class Rewind:
 
     @contextmanager
     def _elsewhere(self):
-        "Restore what is trained after the block"
-        now = _trained_snapshot(self.owner.learn, self.device)
+        "Restore the learner after the block"
+        now = _State(self.owner.learn, self.owner, {}, self.device, None)
         with delayed_interrupt():
             try: yield self.owner.learn
             finally: now.restore()
@@ -127,17 +131,20 @@ class Rewind:
     def state_dict(self):
         "What is trained of the best, on the CPU; None if there is none"
         if self.best is None: return None
-        with self._elsewhere() as learn:
+        with self._elsewhere():
             self.best.trained.restore()
-            state = trained_state(learn)
-            return apply(lambda o: o.detach().to('cpu', copy=True) if isinstance(o, Tensor) else o, state)
+            return apply(_copied, self.saver.saved())
 
     def load_state_dict(self, state):
         if state is None: return
         with self._elsewhere() as learn:
-            set_trained_state(learn, state)
+            self.saver.give(*state)
             learn.opt.zero_grad()
             self.keep()
+
+def _copied(o):
+    if isinstance(o, Tensor): return o.detach().to('cpu', copy=True)
+    return o.copy() if isinstance(o, np.ndarray) else o
 
 # %% ../../nbs/fit/replay.ipynb #d83cf0b3
 class _Mean:

@@ -5,7 +5,9 @@
 # %% auto #0
 __all__ = ['SimAnnealHP']
 
-# %% ../../nbs/fit/simanneal.ipynb #51c0e2cb
+# %% ../../nbs/fit/simanneal.ipynb #e2db2cc7
+import warnings
+
 from fastai.basics import *
 
 from ..core.callbacks import CANCELS,is_training
@@ -13,20 +15,21 @@ from ..core.durations import check_duration,check_number,duration_its
 from ..core.generators import loaders_of
 from ..core.hypers import n_batches
 from ..core.monitor import check_monitor,monitor_mode
-from ..core.ranks import agreed
+from ..core.ranks import agreed,rank
 from ..core.refusing import RefusingCallback,refusing
 from ..core.undo import delayed_interrupt
 from ..schedule.shapes import Shape,ShapeExp
 from ..annealing.accept import penalty
 from ..annealing.space import Categorical,Space
-from ..lr.judge import HeldOutScore
+from ..lr.judge import HeldOutScore,check_has_one_loss
 from .controls import Controls
 from .hp import as_hps
 from .plan import plan_rounds
 from .trials import Trials
-from .walk import HasRecord,Record
+from .told import HasRecord
+from .walk import Record
 
-# %% ../../nbs/fit/simanneal.ipynb #c37b496e
+# %% ../../nbs/fit/simanneal.ipynb #824c6cf7
 def _check(every, temp, max_gb, **counts):
     check_duration(every, 'every')
     check_number('max_gb', max_gb)
@@ -40,9 +43,18 @@ def _check_shares(**shares):
         if share>1: raise ValueError(f"{what}={share!r}: must be a share from 0 to 1")
     if shares['holdout']==1: raise ValueError("holdout=1: must be less than 1, or there is nothing to judge by")
 
+def _warn_of_starts_outside(hps, values):
+    "A start value outside of its space is trained with until a candidate is accepted"
+    for hp in hps:
+        value,lo,hi = values[hp.key],getattr(hp.space, 'lo', None),getattr(hp.space, 'hi', None)
+        if lo is None or not isinstance(value, (int,float)) or lo<=value<=hi: continue
+        warnings.warn(f"{hp.key} starts at {value:g}, outside of {hp.space!r}: the fit trains with that until "
+                      "a candidate is accepted. Start inside, or give a wider space")
+
 def _checked_plan(cb):
     "The rounds of the fit that `cb` is about to be in; a `ValueError` if there can be none"
     learn = cb.learn
+    check_has_one_loss(learn, 'SimAnnealHP')
     if len(loaders_of(learn.dls))<2 or not len(learn.dls.valid):
         raise ValueError("SimAnnealHP judges on the validation set, and there is none: make `dls` with a `valid_pct`")
     check_monitor(learn, cb.monitor)
@@ -55,7 +67,7 @@ def _checked_plan(cb):
     if plan: return plan
     raise ValueError(f"budget={cb.budget} leaves no batch for a candidate in a fit of {total}: fit longer or give more")
 
-# %% ../../nbs/fit/simanneal.ipynb #fe321ee8
+# %% ../../nbs/fit/simanneal.ipynb #d5e1fe4e
 class SimAnnealHP(HasRecord, RefusingCallback):
     "Anneal hyperparameters inside one fit: try them on a few batches, go back, keep what is better"
     order = 70 # after `ParamScheduler` (60), whose value it multiplies, and after the trackers
@@ -102,7 +114,9 @@ class SimAnnealHP(HasRecord, RefusingCallback):
                 plan,self.record = _checked_plan(self),Record(self.space.names)
                 controls = Controls(self.learn, self.hps, self.record, self.warm, self.cool)
             self.trials = Trials(self, plan, controls)
-        self.held = HeldOutScore(self.trials.bench.judge)
+            self.held = HeldOutScore(self.trials.bench.judge)
+            with agreed(): self.trials.bench.judge.check()
+        _warn_of_starts_outside(self.hps, self.record.values)
         self.record.scores = self.held.history
         self.run_epoch,self.learn._do_epoch = self.learn._do_epoch,self._guarded_epoch
 
@@ -137,6 +151,7 @@ class SimAnnealHP(HasRecord, RefusingCallback):
         recorder = self.learn.recorder
         recorder.hps = {**getattr(recorder, 'hps', {}), **self.record.log}
         self._free()
+        if self.learn.logger is not noop and rank()==0: print(self)
 
     def _guarded_epoch(self):
         try: self.run_epoch()

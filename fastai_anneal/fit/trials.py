@@ -23,6 +23,9 @@ from .replay import Replay,Rewind,Tape,is_finite,is_finite_here
 from .walk import Decision,Trial,Walk,decide
 
 # %% ../../nbs/fit/trials.ipynb #fffa7452
+_page = 200 # characters of a comment in a notebook, where a line has no end
+_own = 61 # columns that the bar takes for itself: epoch, counts, times, the loss, and a bar of ten
+
 class _TrialBar:
     "Comments on the values in the progress bar, and tells how far the trials are"
     def __init__(self, learn):
@@ -40,15 +43,18 @@ class _TrialBar:
         bar,now = self._bar(),time.monotonic()
         if not hasattr(bar, 'start_t') or now<self.due: return
         self.due = now+.5
-        self.comment(values, f'{self.n_done/self.n_all:.0%}', f'{self.what} ')
+        self.comment(values, f'{self.n_done/self.n_all:.0%}', self.what)
         bar.update_bar(ifnone(bar.last_v, bar.total)) # None: it is through
 
     def comment(self, values, after, before=''):
-        "Put `values` behind what the bar says itself"
+        "Put as much of `values` behind what the bar says itself as the terminal has room for"
         bar = self._bar()
         if bar is None: return
-        text = ' '.join(f'{k}={v:.3g}' if isinstance(v, float) else f'{k}={v}' for k,v in values.items())
-        bar.comment = f"{(getattr(bar, 'comment', '') or '').partition(' | ')[0]} | {before}{text} {after}"
+        room,text = getattr(bar, 'cols', _page)-_own,''
+        values = [f'{k}={v:.3g}' if isinstance(v, float) else f'{k}={v}' for k,v in values.items()]
+        for piece in (before, after, *values):
+            if piece and len(text)+len(piece)<room: text += f' {piece}'
+        if text: bar.comment = f"{(getattr(bar, 'comment', '') or '').partition(' | ')[0]} |{text}"
 
     def _bar(self): return getattr(getattr(self.learn, 'progress', None), 'pbar', None)
 
@@ -184,7 +190,6 @@ class Trials:
         tape,rewind = Tape(self.drawn, controls.set_targets if raw else None),Rewind(cb, self.record.log, cb.device)
         self.replay = Replay(controls, tape, rewind, cb.max_gb, cb.average)
         judge = Judge(self.learn, cb.monitor, cb.mode, cb.n_valid or self._n_items(), cb.holdout)
-        judge.check()
         self.bench = _Bench(cb, controls, self.replay, judge)
         self.guard = _Guard(self.bench)
         n_iter = n_batches(self.learn.dls.train)
@@ -222,7 +227,7 @@ class Trials:
         if self.replay.is_complete(): self._try()
         if self.learn.iter+1==self.learn.n_iter or self._is_due(): self.guard.recover()
         n_accepted,n_rejected = self.record.counts()
-        after = f'T={self.temp_at(self.learn.train_iter):.2g} {n_accepted} accepted {n_rejected} rejected'
+        after = f'{n_accepted} of {n_accepted+n_rejected} taken'
         self.bench.bar.comment(self.record.values, after)
 
     def _try(self):

@@ -24,7 +24,7 @@ from ..core.undo import preserved
 from .curve import Suggestion,read_curve,suggest,suggest_edge,usable_points
 from .found import FoundHP,FoundLR,suggestion_of
 from .horizon import func_name,optimizer_kind,fit_steps
-from .judge import Judge
+from .judge import Judge,check_has_one_loss
 from .probe import ProbePlan,probe
 from .sweep import Cycle,HPFinder,LRFinder
 
@@ -32,6 +32,7 @@ from .sweep import Cycle,HPFinder,LRFinder
 def _check_may_train(learn, what):
     if torch.is_inference_mode_enabled():
         raise RuntimeError(f"{what} trains, which torch.inference_mode forbids: call it outside of that")
+    check_has_one_loss(learn, what)
     if hasattr(learn, 'lr_finder'):
         raise RuntimeError(f"{what} inside of a sweep: a callback that calls it must not where learn has `lr_finder`")
 

@@ -149,11 +149,14 @@ class FoundHP(Suggestions, Number):
         text:str # What `to_json` returned
     ):
         "The result that `text` tells of"
-        d = json.loads(text)
         def number(o): return math.nan if o is None else o
-        d['losses'],d['suggestion'] = [number(o) for o in d['losses']],number(d['suggestion'])
-        d['asked'] = {k:number(v) for k,v in d['asked'].items()}
-        return cls(**d)
+        try:
+            d = json.loads(text)
+            d['losses'],d['suggestion'] = [number(o) for o in d['losses']],number(d['suggestion'])
+            d['asked'] = {k:number(v) for k,v in d['asked'].items()}
+            return cls(**d)
+        except (KeyError,TypeError,AttributeError,ValueError) as e:
+            raise ValueError(f"this is not the JSON of a {cls.__name__} ({e!r}): {text[:80]!r}") from None
 
     def apply(self,
         learn:Learner=None # By default the learner it was found on

@@ -29,26 +29,26 @@ def _sum(parts):
     return [sum(o) for o in zip(*parts)] if counts else [o for part in parts for o in part]
 
 def accumulate(
-    metric:Metric,
+    measure:Metric,
     learn:Learner # In a batch
 ):
-    "`metric.accumulate(learn)`, but without a word to other processes"
+    "`measure.accumulate(learn)`, but without a word to other processes"
     own = vars(learn).get('to_detach')
     learn.to_detach = lambda b, cpu=True, gather=True: to_detach(b, cpu, False)
-    try: metric.accumulate(learn)
+    try: measure.accumulate(learn)
     finally:
         del learn.to_detach
         if own is not None: learn.to_detach = own
 
 def pooled_value(
-    metric:Metric # That has seen the items of this process
+    measure:Metric # That has seen the items of this process
 )->float:
-    "The value of `metric` for the items of all processes"
-    if not is_distributed(): return float(metric.value)
-    parts,value = gathered(_accumulated(metric)),None
+    "The value of `measure` for the items of all processes"
+    if not is_distributed(): return float(measure.value)
+    parts,value = gathered(_accumulated(measure)),None
     with agreed():
         if rank()==0:
-            pooled = copy(metric)
+            pooled = copy(measure)
             vars(pooled).update(_sum(parts))
             value = float(pooled.value)
     return from_first(value)

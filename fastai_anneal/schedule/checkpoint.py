@@ -5,22 +5,22 @@
 # %% auto #0
 __all__ = ['Checkpoint']
 
-# %% ../../nbs/schedule/checkpoint.ipynb #2f7ed15d
+# %% ../../nbs/schedule/checkpoint.ipynb #c3202d89
 import os,pickle,shutil,warnings
 
 from fastai.basics import *
 from ..core.callbacks import is_training,is_validating,only_shows
 from ..core.durations import check_duration,duration_its,parse_duration
-from ..core.files import atomic_write,packed,unpacked
-from ..core.loaders import random_state,set_random_state
+from ..core.files import DAMAGE,atomic_write,packed,unpacked
 from ..core.hypers import n_batches
 from ..core.ranks import barrier,from_first,gathered,n_ranks,rank
 from ..core.refusing import RefusingCallback,refusing
+from ..core.undo import preserved
 from .anneal import Anneal,check_horizon
 from .callback import ScheduleCallback
-from .state import CallbackState,set_training_state,training_state
+from .state import TrainingState
 
-# %% ../../nbs/schedule/checkpoint.ipynb #4701ef31
+# %% ../../nbs/schedule/checkpoint.ipynb #8f96023a
 class _Skipper(Callback):
     "Skips what was done already, before any other callback, and gives the learner its state there"
     order,run_valid,goes_back = -10_000,False,False
@@ -46,7 +46,8 @@ class _Skipper(Callback):
         if self.saved['iter']==0: self._restore()
 
     def _restore(self):
-        set_training_state(self.learn, self.checkpoint.others(), self.saved['state'])
+        was_on = self.checkpoint.give(self.saved)
+        self.muted = [cb for cb in self.muted if was_on(cb)]
         self.saved = None
 
     def before_batch(self):
@@ -61,10 +62,9 @@ class _Skipper(Callback):
         self.unmute()
         if self.saved is not None: self._restore()
 
-# %% ../../nbs/schedule/checkpoint.ipynb #1b736b82
-_FORMAT = 'fastai_anneal.checkpoint',2 # version 1 was pickled
-_of_process = 'buffers','memory','grads','rng','learn','metrics','cbs' # differs from process to process
-_damage = RuntimeError,EOFError,OSError,ValueError,KeyError,pickle.UnpicklingError # what `torch.load` raises
+# %% ../../nbs/schedule/checkpoint.ipynb #14e11bb8
+_FORMAT = 'fastai_anneal.checkpoint',3 # version 1 was pickled, version 2 had less
+_not_here = KeyError,IndexError,AttributeError,TypeError,ValueError,RuntimeError # what a state for others raises
 
 def _link(old, new):
     "Give the file `old` the name `new` too, in one step"
@@ -78,8 +78,8 @@ class Checkpoint(RefusingCallback):
     "Save everything a fit needs to go on exactly, and go on if there is something to go on with"
     order = 1000 # after everybody else has done what there is to do for a batch or an epoch
     goes_back = False
-    _stateattrs = (*RefusingCallback._stateattrs, '_skipping')
-    _skipping,_epoch_rng = None,None
+    _stateattrs = (*RefusingCallback._stateattrs, '_skipping', '_epoch_order', '_state')
+    _skipping,_epoch_order,_state = None,None,None
     _is_on,_is_due = False,False # is a save due as soon as no callback is `between`?
     _has_warned = False
     def __init__(self,
@@ -116,7 +116,7 @@ class Checkpoint(RefusingCallback):
     def before_fit(self):
         "Read the file, if there is one, and refuse a fit that cannot go on from it"
         learn = self.learn
-        self._skipping,self._epoch_rng,self._is_due = None,None,False
+        self._skipping,self._epoch_order,self._is_due = None,None,False
         self._is_on = is_training(learn) and learn.n_epoch>0
         if not self._is_on: return
         with refusing(learn):
@@ -124,6 +124,7 @@ class Checkpoint(RefusingCallback):
                 raise ValueError("two Checkpoints in one fit: take one of them off")
             self._n_iter = n_batches(learn.dls.train)
             self._n_every = max(1, duration_its(self.every, learn.n_epoch, self._n_iter))
+            self._state = TrainingState(learn, self.others)
             saved = self._load() if from_first(self.file.exists()) else None
         self._skipping = _Skipper(self, saved)
         learn.add_cb(self._skipping)
@@ -134,41 +135,68 @@ class Checkpoint(RefusingCallback):
         if not self.file.exists():
             raise ValueError(f"process {rank()} does not see {self.file}, which the first process has: "
                              "it needs a folder that all share")
-        saved = self._read(next(self.learn.model.parameters()).device)
-        if len(saved['own'])!=n_ranks():
-            raise ValueError(f"{self.file} is from a training with {len(saved['own'])} processes, and this one has "
-                             f"{n_ranks()}. Remove it to start anew")
-        own = saved.pop('own')[rank()]
-        saved['epoch_rng'] = own.pop('epoch_rng')
-        saved['state'].update(own)
-        self._check(saved)
-        for cb,state in zip(self.others(), saved['state']['cbs']): self._prepare_schedule(cb, state)
+        saved = self._read()
+        try: self._check(saved)
+        except (KeyError,TypeError) as e:
+            raise ValueError(f"{self.file} is damaged, there is no {e}: remove it to start anew") from e
+        saved['own'] = saved['own'][rank()]
+        self._try(saved)
+        for cb,state in zip(self.others(), saved['own']['cbs']): self._prepare_schedule(cb, state)
         return saved
+
+    def _try(self, saved):
+        "Give the state, and take it back: a `ValueError` if that does not work"
+        try:
+            with preserved(self.learn): self._state.give(saved['shared'], saved['own'])
+        except _not_here as e:
+            reason = e if isinstance(e, ValueError) else repr(e)
+            raise ValueError(f"{self.file} does not fit: {reason}. Remove it to start anew") from e
+
+    def give(self,
+        saved:dict # From `_load`
+    ): # Function that says whether a callback was on
+        "Let the fit be where it was when `saved` was"
+        missing = self._state.give(saved['shared'], saved['own'])
+        if missing: warnings.warn(f"{self.file} has what is not here: {', '.join(missing)}. The fit goes on without")
+        off = [cb for cb,state in zip(self.others(), saved['own']['cbs']) if not state['run']]
+        return lambda cb: not any(cb is o for o in off)
 
     def _prepare_schedule(self, cb, state):
         if not isinstance(cb, ScheduleCallback) or cb.plan is None: return
         if isinstance(cb, Anneal):
-            cb.load_state_dict(CallbackState.read(state).state, self.horizon)
+            cb.load_state_dict(state['state'], self.horizon)
             cb.plan = cb.prepare(self.learn)
         cb.before_train()
 
     def _check(self, saved):
-        shapes,saved_shapes = ([list(p.shape) for p in params] for params in
-                               (self.learn.model.parameters(), saved['state']['params']))
-        if shapes!=saved_shapes: raise ValueError(f"{self.file} is from another model: remove it to start anew")
-        names,saved_names = [type(cb).__name__ for cb in self.others()],[name for name,*_ in saved['state']['cbs']]
-        if names!=saved_names:
-            raise ValueError(f"{self.file} is from a fit with other callbacks: it had {saved_names}, "
-                             f"this one has {names}. Remove it to start anew")
+        "A `ValueError` if `saved` is not from a fit like this one"
+        n_saved,here,there = len(saved['own']),self._made_of(),saved['made_of']
+        if n_saved!=n_ranks():
+            raise ValueError(f"{self.file} is from a training with {n_saved} processes, and this one has {n_ranks()}. "
+                             "Remove it to start anew")
+        are_alike = len(here['shapes'])==len(there['shapes'])
+        if not are_alike or any(a!=b for a,b in zip(here['shapes'], there['shapes']) if a is not None):
+            raise ValueError(f"{self.file} is from another model: remove it to start anew")
+        for key,what in dict(cbs='callbacks', opt='optimizer').items():
+            if here[key]!=there[key]:
+                raise ValueError(f"{self.file} is from a fit with other {what}: it had {there[key]}, "
+                                 f"this one has {here[key]}. Remove it to start anew")
         if saved['iter'] and saved['n_iter']!=self._n_iter:
             raise ValueError(f"{self.file} is in the middle of an epoch of {saved['n_iter']} iterations, "
                              f"and the loader now gives {self._n_iter}")
 
-    def _read(self, device):
+    def _made_of(self):
+        "What a fit has to have in common with the one that it goes on with"
+        opt,is_lazy = self.learn.opt,nn.parameter.is_lazy
+        return dict(shapes=[None if is_lazy(p) else list(p.shape) for p in self.learn.model.parameters()],
+                    opt=[type(o).__name__ for o in (opt, getattr(opt, 'opt', None)) if o is not None],
+                    cbs=[type(cb).__name__ for cb in self.others()])
+
+    def _read(self):
         "The file, or the one before it if that is damaged"
         for file in (self.file, self.previous):
-            try: loaded = torch.load(file, map_location=device, weights_only=not self.trust)
-            except _damage as e: error = e
+            try: loaded = torch.load(file, map_location='cpu', weights_only=not self.trust)
+            except DAMAGE as e: error = e
             else: return self._checked_format(loaded if self.trust else unpacked(loaded), file)
             if not self.previous.exists(): break
             warnings.warn(f"{self.file} is damaged: going on with {self.previous.name}, the one before it")
@@ -188,11 +216,12 @@ class Checkpoint(RefusingCallback):
         return loaded
 
     def before_train(self):
-        "Remember the generators, or start the epoch that was interrupted from where they were"
+        "Remember the order of the epoch, or start the one that was interrupted as it was started then"
         if not self._is_on: return
         saved = self._skipping.saved
-        if saved is not None: set_random_state(self.learn.dls, saved['epoch_rng'])
-        self._epoch_rng = random_state(self.learn.dls)
+        if saved is not None: self._state.loaders.give(saved['own']['epoch_order'])
+        elif self._epoch_order is None: self._state.look_again()
+        self._epoch_order = self._state.loaders.saved()
 
     def after_batch(self):
         "Save if it is time"
@@ -213,22 +242,21 @@ class Checkpoint(RefusingCallback):
 
     def _save(self, epoch, it):
         self._is_due = False
-        state = training_state(self.learn, self.others())
-        own = gathered(dict({name: state.pop(name) for name in _of_process}, epoch_rng=self._epoch_rng))
+        shared,own = self._state.saved(self.trust)
+        own = gathered(dict(own, epoch_order=self._epoch_order))
         if rank()!=0: return
         place = dict(format=_FORMAT, epoch=epoch, iter=it, n_epoch=self.n_epoch, n_iter=self._n_iter)
-        content = dict(place, state=state, own=own)
-        if not self.trust: content = self._as_data(content)
+        content,left_out = dict(place, made_of=self._made_of(), shared=shared, own=own),list(self._state.left_out)
+        if not self.trust: content = packed(content, 'checkpoint', left_out)
+        self._warn_of(left_out)
         with atomic_write(self.file, 'wb') as file: torch.save(content, file)
 
-    def _as_data(self, content):
-        left_out = []
-        res = packed(content, 'checkpoint', left_out)
-        if left_out and not self._has_warned:
-            warnings.warn(f"not in {self.file}, as it is no plain data: {', '.join(left_out)}. "
-                          "Checkpoint(trust=True) keeps it, in a file that runs code when it is read")
-        self._has_warned = self._has_warned or bool(left_out)
-        return res
+    def _warn_of(self, left_out):
+        "Say once what is not in the file"
+        if not left_out or self._has_warned: return
+        self._has_warned = True
+        warnings.warn(f"not in {self.file}, as it is no plain data: {', '.join(left_out)}. "
+                      "Checkpoint(trust=True) keeps it, in a file that runs code when it is read")
 
     def wake(self):
         "Before a batch is drawn that is not skipped: let the other callbacks hear again"
@@ -243,7 +271,7 @@ class Checkpoint(RefusingCallback):
         barrier() # nobody starts the next fit while the file is still there
 
     def on_remove(self):
-        skipper,self._skipping,self._epoch_rng = self._skipping,None,None
+        skipper,self._skipping,self._state = self._skipping,None,None
         if skipper is None or skipper.learn is None: return
         skipper.unmute()
         self.learn.remove_cb(skipper)

@@ -8,7 +8,7 @@ __all__ = ['ShapeLin', 'ShapeCos', 'ShapeSqrt', 'ShapeRex', 'ShapeNo', 'ShapePol
            'ShapeRepeat', 'ShapeSeq', 'check_by']
 
 # %% ../../nbs/schedule/shapes.ipynb #50015b48
-import functools,math
+import functools,math,numbers
 from bisect import bisect_right
 from fractions import Fraction
 
@@ -25,6 +25,10 @@ def _mix(start, end, left):
     if left==1: return start
     return end if left==0 else end+(start-end)*left
 
+def _number(value, what):
+    if isinstance(value, numbers.Real): return value
+    raise ValueError(f"{what}={value!r}: must be a number; a duration is given as length={value!r}")
+
 class _Ramp(Shape):
     inclusive = False
     def __init__(self,
@@ -33,7 +37,7 @@ class _Ramp(Shape):
         length=None, # A duration like `'10%'`; by default what the others leave
         inclusive:bool=False # Is the last step at `end`? By default that is one step further, as in torch
     ):
-        self.start,self.end = start,end
+        self.start,self.end = _number(start, 'start'),_number(end, 'end')
         if length is not None: self.length = check_duration(length, 'length')
         if inclusive: self.inclusive = True
 

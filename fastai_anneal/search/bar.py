@@ -10,7 +10,7 @@ import math
 
 from fastai.basics import *
 from fastai.callback.progress import *
-from .record import shown,shown_all
+from ..core.files import shown,shown_all
 
 # %% ../../nbs/search/bar.ipynb #e5b33f4f
 class TrialsBar:

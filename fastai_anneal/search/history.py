@@ -6,13 +6,14 @@
 __all__ = ['ATTR', 'DONE', 'Record', 'is_maximized', 'records', 'latest_dists', 'History']
 
 # %% ../../nbs/search/history.ipynb #9d745db8
-import bisect,math
+import bisect,math,statistics
 from dataclasses import dataclass
 import optuna
 from optuna.distributions import CategoricalDistribution
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 from ..annealing.walk import Step,Walk
+from .alive import age_of,durations_of
 
 # %% ../../nbs/search/history.ipynb #d2a568e6
 ATTR = 'anneal' # the system attribute that says what was decided when a trial was proposed
@@ -92,6 +93,19 @@ def _is_alike(old, new):
     return type(old)==type(new) and not isinstance(new, CategoricalDistribution) and new.log==old.log
 
 # %% ../../nbs/search/history.ipynb #dd3f7dc1
+_OVERTAKEN = 10 # Trials that began later have ended, for each that is running: so many are no chance
+_SLOW = 10 # So many times the median duration: a large network is no dead one
+
+def _not_lost(running, records):
+    "Those of the `running` trials that may still come to an end: others do not take so much longer"
+    if not running: return running
+    numbers = [record.number for record in records if record.is_done]
+    durations = durations_of([record.trial for record in records])
+    limit = _SLOW*statistics.median(durations) if durations else math.inf
+    overtakers = [len(numbers)-bisect.bisect(numbers, record.number) for record in running]
+    return [record for record,n in zip(running, overtakers)
+            if n<_OVERTAKEN*len(running) or age_of(record.trial)<=limit]
+
 class History:
     "Records replayed in the order of their numbers: the energy of each, and where each chain stands"
     def __init__(self,
@@ -100,7 +114,8 @@ class History:
     ):
         self.records,self.walk = {r.number:r for r in records},Walk(n_chains)
         self.curves = {} # step -> sorted pairs: what a complete trial reported there, and its energy in the end
-        done,self.running = [r for r in records if r.is_done],[r for r in records if not r.is_done]
+        done,begun = [r for r in records if r.is_done],[r for r in records if not r.is_done]
+        self.running = _not_lost(begun, records)
         for record in done:
             step = self._begun(record)
             if not self._is_repeat(step): step.of = None

@@ -15,7 +15,8 @@ from matplotlib import colormaps
 from matplotlib.ticker import NullFormatter
 
 from ..annealing.space import Space
-from .record import key_of,shown
+from ..core.files import shown
+from .record import key_of
 from .suggest import numbers_of
 
 # %% ../../nbs/search/plots.ipynb #48f809c9

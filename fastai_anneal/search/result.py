@@ -16,7 +16,8 @@ from ..core.files import atomic_write,plain
 from ..core.generators import hashed,preserved_rng
 from .bar import TrialsBar
 from .plots import importance,plot_importance,plot_parallel,plot_slices,plot_trials
-from .record import SearchError,SearchTrial,by_hps,check_count,key_of,shown_all
+from .record import SearchError,SearchTrial,by_hps,check_count,key_of
+from ..core.files import shown_all
 from .trial import LearnerMaker
 from .weights import Weights
 

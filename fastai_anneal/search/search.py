@@ -41,7 +41,7 @@ class _Search:
     def run(self, callback, timeout):
         deadline = math.inf if timeout is None else time.monotonic()+timeout
         try:
-            while time.monotonic()<deadline and (trial := self.study.ask()) is not None:
+            while time.monotonic()<deadline and (trial := self.study.ask(deadline)) is not None:
                 result = self._one(trial)
                 if callback is not None and callback(result): break
         except KeyboardInterrupt: self.interrupted = True
@@ -151,7 +151,7 @@ def anneal_search(
     repeat:float=.1, # Share of the trials that train the best ones again with other seeds
     warm=False, # Continue from the weights of the parent, where they fit? With a database: the folder for the weights
     max_params:int=None, # Networks with more parameters are rejected untrained
-    storage=None, # Keep the search in, and continue it from, a file `'search.log'` or a base `'sqlite:///search.db'`
+    storage=None, # Where the search is kept and continued: `'search.log'`, `'sqlite:///search.db'`, an Optuna study
     seed:int=None, # Of everything random; the global generators are left alone
     start:dict=None, # Hyperparameters to begin with
     timeout:float=None, # Begin no training after that many seconds
@@ -159,7 +159,7 @@ def anneal_search(
     callback=None, # Called with the `SearchResult` so far after each trial; returns True to stop
     progress:bool=True, # Show a bar and the table of the best so far?
     annealer:dict=None, # Arguments of `SimAnnealSampler`
-    **kwargs # `study_name` in the storage, and a `pruner` of Optuna's, which ends trainings too
+    **kwargs # Of the study: `study_name` in the storage, a `pruner` of Optuna's, `storage_timeout` (300 seconds)
 )->SearchResult: # `.best`, `.history`, `.plot()`, `.best_learner()`, `.finals()`, `.to_json()`
     "Search hyperparameters, architectures or models by simulated annealing over whole trainings"
     asked,search_study = dict(locals()),_study_class()

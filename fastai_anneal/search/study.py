@@ -5,17 +5,19 @@
 # %% auto #0
 __all__ = ['StudyReader', 'StateSampler', 'SearchStudy']
 
-# %% ../../nbs/search/study.ipynb #4fc39ae8
+# %% ../../nbs/search/study.ipynb #d825570c
 import json,math,os,random,time
+from contextlib import suppress
 
 import numpy as np,optuna
 from optuna.exceptions import DuplicatedStudyError,UpdateFinishedTrialError
 from optuna.trial import FixedTrial,TrialState
 from ..core.files import plain
 from ..core.generators import hashed
+from .alive import Heart,age_limit,age_of,is_dead,is_here,this_process
 from .record import SearchError,SearchTrial
 from .sampler import SimAnnealSampler,anneal_history,rejection_limit
-from .storage import is_dead,open_storage,quiet_optuna,retried,this_process
+from .storage import open_storage,quiet_optuna
 from .suggest import numbers_of,params_of,states_of,suggested,whole_start
 
 # %% ../../nbs/search/study.ipynb #321f0add
@@ -158,15 +160,18 @@ def _begun(storage, name, spec, settings, where):
     direction = 'minimize' if settings['mode']=='min' else 'maximize'
     try: return _begin(optuna.create_study(study_name=name, storage=storage, direction=direction), spec, settings)
     except DuplicatedStudyError: study = optuna.load_study(study_name=name, storage=storage)
-    deadline = time.monotonic()+_PATIENCE
+    deadline = time.monotonic()+(0 if isinstance(where, optuna.Study) else _PATIENCE)
     while (stored := study.user_attrs.get('search')) is None and time.monotonic()<deadline: time.sleep(.05)
     if stored is not None: return _agreed(stored, settings, where)
     if any(t.state!=TrialState.WAITING for t in study.trials):
         raise SearchError(f"{where} holds a study {name!r} that is not of `anneal_search`: give another `study_name`")
     return _begin(study, spec, settings) # who began it was killed
 
-# %% ../../nbs/search/study.ipynb #52ac07b8
+# %% ../../nbs/search/study.ipynb #5352153b
 _JITTER = .2 # Seconds to wait at most before a trial is put back, lest all who notice do it, and two train it
+_ORPHAN = 10. # Seconds in which a trial that this process was given and does not train may be on its way to another
+_POLL = 2. # Seconds between looks at the trials of others, when there is nothing left to begin
+_LAST = 5. # Seconds in which a search that ends tries to put its trial back, should the storage fail just then
 
 class SearchStudy:
     "Propose trials and hear about them"
@@ -176,31 +181,46 @@ class SearchStudy:
         settings:dict, # What the search is asked for; a `seed` of None is any
         n_trials:int, # Of all processes together
         annealer:dict=None, # Arguments of `SimAnnealSampler`
-        study_name:str='anneal_search', # Name in the storage
-        pruner=None # Of Optuna's, which ends trainings too
+        study_name:str=None, # Name in the storage, by default `'anneal_search'`, or that of a study that is given
+        pruner=None, # Of Optuna's, which ends trainings too
+        storage_timeout:float=300. # Seconds in which a storage that fails is tried again
     ):
-        self.storage,self.spec,self.n_trials = open_storage(storage),spec,n_trials
-        self.asked = None # Optuna's trial that is trained here, and ours
+        self.storage,self.spec,self.n_trials = open_storage(storage, storage_timeout),spec,n_trials
+        study_name = study_name or getattr(storage, 'study_name', 'anneal_search')
+        self.asked,self.heart = None,None # Optuna's trial that is trained here, and ours; its signs of life
+        self.orphans = {} # number -> when a trial that is neither trained here nor given to another was first seen
         with quiet_optuna():
             self.settings = settings = _begun(self.storage, study_name, spec, settings, storage)
             options = {'repeat': settings['repeat'], **(annealer or {})}
             self.sampler = StateSampler(states_of(spec), settings['seed'], n_trials=n_trials, **options)
-            pruner = pruner or optuna.pruners.NopPruner()
             self.study = optuna.load_study(study_name=study_name, storage=self.storage, sampler=self.sampler,
-                                           pruner=pruner)
+                                           pruner=pruner or optuna.pruners.NopPruner())
         self.reader = StudyReader(self.study, spec, settings['mode'])
 
-    def ask(self)->SearchTrial:
-        "The next trial, None if all are done or under way"
-        self._put_back_lost()
-        frozen = self.reader.frozen()
-        waiting = any(t.state==TrialState.WAITING and t.number<self.n_trials for t in frozen)
-        if len(frozen)>=self.n_trials and not waiting: return None
+    def ask(self,
+        deadline:float=math.inf # By `time.monotonic`: begin nothing after it
+    )->SearchTrial: # None if all are done
+        "The next trial; while all are begun and others train some, wait for those that they may leave"
+        wait = _JITTER
+        while True:
+            self._put_back_lost()
+            frozen = self.reader.frozen()[:self.n_trials]
+            waiting = any(t.state==TrialState.WAITING for t in frozen)
+            if (waiting or len(frozen)<self.n_trials) and (record := self._begun(waiting)): return record
+            if all(t.state.is_finished() for t in frozen) and len(frozen)==self.n_trials: return None
+            if time.monotonic()>deadline: return None
+            time.sleep(wait)
+            wait = min(2*wait, _POLL)
+
+    def _begun(self, waiting):
+        "The next trial, None if another process was faster"
         if not waiting: self.study.enqueue_trial({}, user_attrs=dict(who=this_process())) # signed from its first moment
         trial = self.study.ask()
-        if trial.number>=self.n_trials: # another process was faster
+        if trial.number>=self.n_trials:
             self._put_back(trial)
             return None
+        self.heart = Heart(self.storage, trial._trial_id)
+        self.heart.start()
         if not _anneal_attrs(self._frozen(trial)): trial.relative_params # lets the sampler decide
         record = self._described(trial)
         self.asked,self.reader.records[record.number] = (trial,record),record
@@ -235,15 +255,15 @@ class SearchStudy:
     def report(self)->bool:
         "Write down the last epoch of the trial in training; should it be ended, as the pruner says?"
         trial,record = self.asked
-        was_here = record.epochs in retried(self._frozen, trial).intermediate_values # in a process that was killed
+        was_here = record.epochs in self._frozen(trial).intermediate_values # in a process that was killed
         try:
-            if not was_here: retried(trial.report, record.curve[-1], record.epochs)
+            if not was_here: trial.report(record.curve[-1], record.epochs)
         except UpdateFinishedTrialError: return True # another process was faster
-        return record.repeats is None and retried(trial.should_prune)
+        return record.repeats is None and trial.should_prune()
 
     def tell(self):
         "Write down what became of the trial in training"
-        (trial,record),self.asked = self.asked,None
+        trial,record = self._leave()
         state = next(o for o,name in _STATES.items() if name==record.state)
         try:
             self.storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING) # should it have been put back
@@ -255,9 +275,15 @@ class SearchStudy:
     def drop(self):
         "Put the trial in training back, for whoever goes on"
         if self.asked is None: return
-        (trial,record),self.asked = self.asked,None
+        trial,record = self._leave()
         del self.reader.records[record.number]
-        self._put_back(trial)
+        with suppress(SearchError),self.storage.hurried(_LAST): self._put_back(trial)
+
+    def _leave(self):
+        "Optuna's trial that was in training, and ours"
+        asked,self.asked = self.asked,None
+        self.heart.stop()
+        return asked
 
     def _put_back(self, trial):
         try:
@@ -265,12 +291,28 @@ class SearchStudy:
             self.storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
         except UpdateFinishedTrialError: pass # another process was faster
 
-    def _is_lost(self, frozen):
-        "Was the process that trains the trial `frozen` killed?"
-        return frozen.state==TrialState.RUNNING and is_dead(frozen.user_attrs.get('who') or this_process())
+    def _is_lost(self, frozen, silent, limit):
+        "Is the process that trains the trial `frozen` no more?"
+        if frozen.state!=TrialState.RUNNING: return False
+        if frozen._trial_id in silent: return True
+        who = frozen.user_attrs.get('who') or this_process()
+        if who==this_process(): return self._is_orphan(frozen)
+        if is_here(who): return is_dead(who)
+        return self.storage.heartbeat_interval is None and age_of(frozen)>limit
+
+    def _is_orphan(self, frozen):
+        "Was the trial begun by this process, which never heard of it? A connection may break after the beginning"
+        if self.asked is not None and self.asked[0].number==frozen.number: return False
+        return time.monotonic()-self.orphans.setdefault(frozen.number, time.monotonic())>_ORPHAN
+
+    def _lost(self):
+        "The trials whose processes are no more"
+        frozen = self.reader.frozen()
+        silent,limit = self.storage.silent(self.study._study_id),age_limit(frozen)
+        return [t for t in frozen if self._is_lost(t, silent, limit)]
 
     def _put_back_lost(self):
-        "Put back what processes on this machine were training when they were killed"
-        for t in filter(self._is_lost, self.reader.frozen()):
-            time.sleep(_JITTER*random.Random().random())
-            if self._is_lost(self._frozen(t)): self._put_back(t)
+        "Put back what processes that are no more were training"
+        if not self._lost(): return
+        time.sleep(_JITTER*random.Random().random())
+        for trial in self._lost(): self._put_back(trial)

@@ -9,7 +9,7 @@ __all__ = ['Weights', 'inherit']
 import warnings
 
 from fastai.basics import *
-from ..core.files import atomic_write
+from ..core.files import DAMAGE,atomic_write
 
 # %% ../../nbs/search/weights.ipynb #6c637be7
 _N_BEST = 4 # Trials whose weights are kept: after its repeats the winner may be another one
@@ -24,13 +24,16 @@ class Weights:
 
     def numbers(self)->set:
         "The trials whose weights are there"
-        return set(self.states) if self.folder is None else {int(file.stem) for file in self.folder.glob('*.pth')}
+        if self.folder is None: return set(self.states)
+        return {int(file.stem) for file in self.folder.glob('*.pth') if file.stem.isdigit()}
 
     def load(self, number:int)->dict:
         "The `state_dict` of the trial `number`, None if it is not there"
         if self.folder is None: return self.states.get(number)
         try: return torch.load(self._file(number), map_location='cpu', weights_only=True)
         except FileNotFoundError: return None
+        except DAMAGE as e:
+            raise ValueError(f"{self._file(number)} is damaged, or no file of weights: remove it ({e!r:.80})") from None
 
     def _keep(self, number, model):
         state = {name: value.detach().to('cpu', copy=True) for name,value in model.state_dict().items()}

@@ -6,6 +6,7 @@ from functools import partial
 from torch import nn
 from fastai.basics import *
 from fastai.callback.all import *
+from fastai.torch_core import TensorCategory,TensorImage
 from fastai.test_utils import synth_learner,RegModel
 import fastai_anneal.core.undo as undo_module
 from fastai_anneal.core.snapshot import *
@@ -243,13 +244,23 @@ def test_opt_func_that_is_an_instance():
     with preserved(learn): learn.fit(1, 3.)
     assert learn.opt is None and opt.hypers[0]['lr']==.1
 
-@pytest.mark.cuda
-def test_cuda_rng_and_scaler():
-    learn = learner(cbs=EMA()).to_fp16()
-    learn.dls.cuda(); learn.fit(1)
-    a = torch.cuda.get_rng_state()
-    before = state(learn)
-    with preserved(learn, device='cpu'): learn.fit(1); torch.rand(3, device='cuda')
-    assert torch.equal(a, torch.cuda.get_rng_state())
-    assert_same(before, state(learn))
 
+def test_tensors_that_repeat_themselves():
+    "As the random transforms of images keep them"
+    rows,window = torch.arange(3.),torch.arange(6.).unfold(0, 3, 1)
+    holder = [rows.expand(4,3), torch.ones(()).expand(2,2), window]
+    before = [t.clone() for t in holder]
+    snap = Snapshot(holder)
+    rows += 1
+    holder[1].as_strided((1,),(0,)).zero_()
+    window[:,0] += 5
+    snap.restore()
+    assert_same(before, holder)
+
+def test_tensors_of_several_classes():
+    "fastai's do not mix in one call of torch"
+    holder = [TensorImage(torch.ones(2)), TensorCategory(torch.tensor([1,2])), TensorBase(torch.ones(3)), torch.ones(4)]
+    snap = Snapshot(holder)
+    for t in holder: t.zero_()
+    snap.restore()
+    assert [t.sum().item() for t in holder]==[2,3,3,4] and isinstance(holder[0], TensorImage)

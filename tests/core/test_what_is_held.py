@@ -87,10 +87,11 @@ def test_state_of_loaders_is_plain_and_enough(kind):
         return DataLoaders(LOADERS[kind](), torch_loader())
     def epoch(dls): return torch.stack([b[0].sum() for b in dls.train])
     dls,other = make(),make()
+    order = LoaderState(dls)
     epoch(dls)
-    state = random_state(dls)
+    state = order.saved()
     expected = epoch(dls)
-    set_random_state(other, state)
+    LoaderState(other).give(state)
     assert torch.equal(epoch(other), expected)
 
 def test_data_are_not_copied():

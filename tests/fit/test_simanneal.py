@@ -5,6 +5,7 @@ from functools import partial
 import pytest
 from fastai.basics import *
 from fastai.callback.fp16 import MixedPrecision
+from fastai.callback.progress import ProgressCallback
 from fastai.callback.schedule import *
 from fastai.callback.tracker import *
 from fastai.callback.training import *
@@ -134,9 +135,28 @@ def test_the_bar_tells_how_far_the_trials_are(monkeypatch):
     learn.add_cb(Shown())
     learn.progress.pbar = Bar()
     fit(learn, 6, sa)
-    shares = [float(re.fullmatch(r'\.5 \| screening lr=[\d.e-]+ (\d+)%', text)[1]) for _,text in said if 'screening' in text]
+    shares = [float(re.fullmatch(r'\.5 \| screening (\d+)% lr=[\d.e-]+', text)[1]) for _,text in said if 'screening' in text]
     assert len(shares)>50 and shares==sorted(shares) and shares[0]<3 and shares[-1]==100 and {v for v,_ in said}=={7}
-    assert any(re.fullmatch(r'\.5 \| trying lr=[\d.e-]+ \d+%', text) for _,text in said) and 'accepted' in learn.progress.pbar.comment
+    assert any(re.fullmatch(r'\.5 \| trying \d+% lr=[\d.e-]+', text) for _,text in said) and 'taken' in learn.progress.pbar.comment
+
+@pytest.mark.parametrize('columns', [60,80,100,200])
+def test_the_bar_fits_the_terminal(columns, monkeypatch, capfd):
+    monkeypatch.setenv('COLUMNS', str(columns))
+    monkeypatch.setattr('fastprogress.fastprogress.printing', lambda: True)
+    learn = learner()
+    learn.add_cb(ProgressCallback())
+    fit(learn, 6, SimAnnealHP(LR_WD, seed=0))
+    lines = re.split(r'[\r\n]', capfd.readouterr().out)
+    bars = [line for line in lines if '%' in line and '|' in line]
+    assert bars and max(map(len, bars))<=columns
+    assert columns<80 or any('taken' in line for line in bars)
+
+def test_a_line_after_the_fit(capsys):
+    learn,sa = learner(),SimAnnealHP(LR, seed=0)
+    assert repr(sa)=='SimAnnealHP'
+    fit(learn, 6, sa)
+    assert 'SimAnnealHP' not in capsys.readouterr().out # under `no_logging`
+    assert re.fullmatch(r'SimAnnealHP: lr=[\d.e-]+; \d+ of \d+ candidates accepted, \d+ batches spent on them; held-out valid_loss [\d.]+', repr(sa))
 
 @pytest.mark.parametrize('kwargs,msg', [
     (dict(monitor='accurracy'), "did you mean 'accuracy'"), (dict(every='4ep'), 'from 1 to 48'), (dict(every='soon'), 'bad duration'),

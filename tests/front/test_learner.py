@@ -91,14 +91,22 @@ def test_bars_graphs_and_files(tmp_path):
 
 @pytest.mark.cuda
 @pytest.mark.parametrize('cbs', ['none','mixed','fp16','fp16_accumulate','bf16'])
-def test_cuda(cbs):
+def test_cuda(cbs, gpu):
     make = {**CBS, 'fp16': MixedPrecision, 'fp16_accumulate': lambda: [MixedPrecision(), GradientAccumulation(16), GradientClip(.1)]}[cbs]
     def trained(cls):
         learn = learner(cls, cbs=make(), loss_func=MSELossFlat(reduction='mean'))
-        learn.dls.cuda()
+        learn.dls.to(gpu)
         learn.fit(3)
         return weights(learn),learn.recorder.losses
     for cls in (TrainLearner,MiniLearner): assert_same(trained(cls), trained(Learner))
+
+def test_zero_grad_without_an_optimizer_is_the_models():
+    for cls in (Learner,TrainLearner):
+        learn = learner(cls)
+        assert learn.opt is None
+        learn.loss_func(learn.model(learn.dls.one_batch()[0]), learn.dls.one_batch()[1]).backward()
+        learn.zero_grad()
+        assert all(p.grad is None for p in learn.model.parameters())
 
 # ---- the five methods
 

@@ -245,17 +245,17 @@ def test_no_validation_at_all():
     assert held_out_accuracy(learn) > .3 and learn.predict(d.test_ds.x[0])[0] in d.vocab
 
 @pytest.mark.cuda
-def test_cuda(tmp_path):
+def test_cuda(tmp_path, gpu):
     d = mnist_dls(bs=128)
     x,y = d.one_batch()
-    assert x.device.type == y.device.type == d.train.after_batch[0].mean.device.type == 'cuda'
+    assert x.device.type == y.device.type == d.train.after_batch[0].mean.device.type == gpu.type
     learn = Learner(d, mnist_cnn(), path=tmp_path, metrics=accuracy)
     with quiet(learn): learn.to_fp16().fit_one_cycle(2, 1e-2)
     assert held_out_accuracy(learn) > .9
     learn.predict(d.test_ds.x[0]); learn.export()
     load_learner(tmp_path/'export.pkl').predict(d.test_ds.x[0])
     d.cpu(); assert d.one_batch()[0].device.type == 'cpu'
-    d.cuda(); assert d.one_batch()[0].device.type == 'cuda'
+    d.to(gpu); assert d.one_batch()[0].device.type == gpu.type
 
 # ---- layouts
 @pytest.mark.parametrize('under', ['MNIST/raw', 'raw', '.'])

@@ -531,19 +531,6 @@ def test_what_a_setter_sets_is_put_back():
     assert len(found.losses)>=10 and learn.model[3].p==.1
     with pytest.raises(ValueError, match="did you mean 'wd'"): learn.hp_find('wdd', .1, 1, show_plot=False)
 
-@pytest.mark.cuda
-def test_mixed_precision_on_cuda():
-    states = []
-    for does_find in (False,True):
-        learn = a_learner(cbs=MixedPrecision())
-        learn.dls.to(torch.device('cuda'))
-        learn.fit(1)
-        if does_find: find(learn, refine=3, n_it=20)
-        set_seed(2)
-        learn.fit(1)
-        states.append(weights(learn))
-    assert torch.equal(*states)
-
 # ---- two processes ------------------------------------------------------------------------------
 def find_in_parallel(rank):
     model = nn.parallel.DistributedDataParallel(nn.Sequential(nn.Linear(5,16), nn.ReLU(), nn.Linear(16,4)))
@@ -553,6 +540,6 @@ def find_in_parallel(rank):
     return dict(json=found.to_json(), n_plots=len(plt.get_fignums()), weights=weights(learn))
 
 def test_two_processes_agree(tmp_path):
-    first,second = in_two_processes(find_in_parallel, tmp_path)
+    first,second = in_processes(2, find_in_parallel, tmp_path)
     assert first['json']==second['json'] and (first['n_plots'],second['n_plots'])==(1,0)
     assert torch.equal(first['weights'], second['weights'])

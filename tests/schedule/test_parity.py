@@ -265,24 +265,24 @@ HF = {'linear': (lambda W,T: ShapeLin(0,1,f'{W}it') >> ShapeLin()), 'cosine': (l
 
 @pytest.mark.parametrize('name', HF)
 def test_transformers_parity(name):
-    tf = pytest.importorskip('transformers')
+    import transformers as tf
     W = 20
     theirs = torch_lrs(lambda o: tf.get_scheduler(name, o, W, T), T)
     np.testing.assert_allclose(Anneal({'lr': HF[name](W, T)}).values(10, 20, LRS), theirs, rtol=1e-13, atol=1e-15)
 
 def test_transformers_warmup_is_ours_one_step_earlier():
-    tf = pytest.importorskip('transformers')
+    import transformers as tf
     theirs = torch_lrs(lambda o: tf.get_cosine_schedule_with_warmup(o, 21, T+1), T+1)
     np.testing.assert_allclose(CosineAnneal(warmup='20it').values(10, 20, LRS), theirs[1:], rtol=1e-12, atol=1e-16)
 
 def test_transformers_wsd():
-    tf = pytest.importorskip('transformers')
+    import transformers as tf
     theirs = torch_lrs(lambda o: tf.get_wsd_schedule(o, num_warmup_steps=20, num_decay_steps=40, num_training_steps=T, decay_type='1-sqrt'), T)
     np.testing.assert_allclose(Anneal({'lr': ShapeLin(0,1,'20it') >> ShapeNo() >> ShapeSqrt(length='40it')}).values(10, 20, LRS), theirs, rtol=1e-12, atol=1e-15)
     np.testing.assert_allclose(WSD(warmup='20it', decay='40it').values(10, 20, LRS)[20:], theirs[20:], rtol=1e-12, atol=1e-15)
 
 def test_timm_parity():
-    ts = pytest.importorskip('timm.scheduler')
+    import timm.scheduler as ts
     def timm_lrs(cls, **kwargs):
         o = torch.optim.SGD([{'params': [nn.Parameter(torch.zeros(1))], 'lr': l} for l in LRS])
         s,res = cls(o, t_in_epochs=False, **kwargs),[]

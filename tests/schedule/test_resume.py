@@ -35,10 +35,6 @@ class Kill(Callback):
     def before_validate(self):
         if self.event=='before_validate' and self.epoch*10==self.at: raise KeyboardInterrupt
 
-def end_of(learn):
-    "All that a fit leaves, but whether gradients are zero or not there"
-    return {k:v for k,v in fingerprint(learn).items() if k!='grads'}
-
 class DropAcc(Callback):
     "State of a user's callback"
     def __init__(self): self.total = torch.zeros(1)
@@ -59,13 +55,13 @@ def killed_and_resumed(path, cbs, kill, opt, n=3, every='1it', event='before_bat
     set_seed(123); learn.dls.train.rng.seed(5)
     for p in learn.model.parameters(): p.data.zero_()
     learn.fit(n, .1, cbs=[*CBS[cbs](), Checkpoint(every=every), Kill()])
-    return end_of(learn)
+    return fingerprint(learn)
 
 def uninterrupted(path, cbs, opt, n=3, every='1it'):
     learn = make(path=path, opt=opt)
     learn.fit(n, .1, cbs=[*CBS[cbs](), Checkpoint(every=every), Kill()])
     assert not (path/'models'/'checkpoint.pth').exists()
-    return end_of(learn)
+    return fingerprint(learn)
 
 @pytest.mark.parametrize('opt', ['adam','adamw'])
 @pytest.mark.parametrize('cbs', CBS)
@@ -90,7 +86,7 @@ def test_checkpoints_change_nothing(tmp_path):
     for cbs in ([], [Checkpoint(every='3it')]):
         learn = make(path=tmp_path)
         learn.fit(2, .1, cbs=[CosineAnneal(), *cbs])
-        ends.append(end_of(learn))
+        ends.append(fingerprint(learn))
     assert_same(*ends)
 
 def test_with_progress_bar_and_workers(tmp_path, capsys):
@@ -99,7 +95,7 @@ def test_with_progress_bar_and_workers(tmp_path, capsys):
         learn.dls = DataLoaders(learn.dls.train.new(num_workers=2), learn.dls.valid)
         set_seed(7); learn.dls.train.rng.seed(2)
         learn.fit(2, .1, cbs=[CosineAnneal(), Checkpoint(every='1it'), Kill(kill)])
-        return end_of(learn)
+        return fingerprint(learn)
     want = fit(None)
     with pytest.raises(KeyboardInterrupt): fit(13)
     assert_same(fit(None), want)
@@ -208,3 +204,36 @@ def test_stopped_and_resumed_between_epochs_is_uninterrupted(cb, opt, tmp_path):
         return weights(learn)
     want = fit(None)
     for e in (1,2): assert torch.equal(fit(e), want)
+
+class TakesTurns(nn.Module):
+    "The second branch is left out at first; what is there is remembered in plain attributes"
+    def __init__(self):
+        super().__init__()
+        self.emb = nn.Embedding(9, 4, sparse=True)
+        self.branches = nn.ModuleList([nn.Linear(4, 1), nn.Linear(4, 1)])
+        self.n_calls,self.last = 0,[torch.zeros(4)]
+    def forward(self, x):
+        x = self.emb(x).mean(1)+self.last[0]
+        if self.training:
+            self.n_calls += 1
+            self.last = [x.detach().mean(0)]
+        return self.branches[self.n_calls>4 and self.n_calls%2](x)
+
+@pytest.mark.parametrize('opt', ['adam', 'torch'])
+@pytest.mark.parametrize('at', [2,5,6,9])
+def test_sparse_and_missing_gradients_and_hidden_states(opt, at, tmp_path):
+    def learner():
+        set_seed(0)
+        x = torch.randint(0, 9, (24,3))
+        items = Items(zip(x, (x[:,:1]>4).float()))
+        opt_func = Adam if opt=='adam' else partial(OptimWrapper, opt=partial(torch.optim.SGD, momentum=0.))
+        dls = DataLoaders.from_dsets(items, items[:8], bs=6, num_workers=0, device='cpu')
+        learn = Learner(dls, TakesTurns(), MSELossFlat(), opt_func, path=tmp_path, cbs=GradientAccumulation(12))
+        if opt=='adam': learn.model.emb.sparse = False
+        return learn
+    with quiet(learner()) as whole: whole.fit(3, .1, cbs=KillAt(None))
+    with quiet(learner()) as learn, pytest.raises(RuntimeError, match='killed'): learn.fit(3, .1, cbs=[Checkpoint(every='1it'), KillAt(at)])
+    with quiet(learner()) as learn: learn.fit(3, .1, cbs=[Checkpoint(every='1it'), KillAt(None)])
+    assert_same(fingerprint(whole), fingerprint(learn))
+    assert_same(whole.model.last, learn.model.last)
+    assert whole.model.n_calls==learn.model.n_calls==12
