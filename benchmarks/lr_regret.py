@@ -1,120 +1,241 @@
-"""How good is the suggested learning rate? Only sweeps: what trainings give is in `lr_truth.json`, by `lr_truth.py`
+"""How good is the suggested learning rate? Only finders run here; what trainings give is in `lr_truth.json`
 
-    python benchmarks/lr_regret.py [--seeds 3] [--orders 12] [--no-refine] [--tasks a,b] [--detail]
+    python benchmarks/lr_regret.py [--quick] [--kinds KINDS] [--tasks a,b] [--seeds 3] [--orders 12]
+                                   [--rules sweep,quick,refine] [--cache DIR] [--out FILE] [--detail]
 
-regret: share of the way from the best validation loss of the grid to that of the untrained model; excess: loss over
-the best loss, minus 1; both by interpolating the truth grid in log lr, averaged over its seeds. `dev` tasks were used
-to choose constants, `val` tasks were not; `check` tasks were added afterwards and trained on for the last table only.
+excess: the loss that the suggested rate leads to, over that of the best rate of the grid, minus 1; by interpolating
+the losses of the grid, averaged over its seeds, in the logarithm of the rate. lost: the loss is above that at the
+lowest rate of the grid. rate / best: median, and from a tenth to nine tenths. spread: largest over smallest suggestion
+of `--orders` data orders, median and worst over tasks. steps: what a suggestion costs. `--quick`: one seed of the
+trainings of 250 steps and less, some minutes.
+
+Kinds: `dev` and `held`, the trainings of `lr_real.py`, and `dev-tunings` and `held-tunings`, its tunings: constants are
+chosen on dev only; `old-dev`, `old-val` and `old-check`, the smaller ones of `lr_tasks.py`. `lr_truth.json` says what
+was looked at when.
+
+A new rule is one more entry of `RULES`: a function of what `lr_find` has found, which may read its `lrs` and `losses`,
+
+    RULES['half of the edge'] = Rule(lambda found: found.lrs[np.nanargmin(found.losses)]/2)
+
+and one that trains by itself is a `Rule(pick=...)`, a function of task and learner that returns a `Pick`.
 """
 from common import *
-from typing import NamedTuple
+from typing import Callable,NamedTuple
 from fastai.callback.schedule import valley,slide,minimum,steep
 from fastai_anneal.all import *
-from lr_tasks import *
+from fastai_anneal.lr.found import suggestion_of
+from lr_real import *
 
-TRUTH = json.loads(Path(__file__).with_name('lr_truth.json').read_text())
-RULES = valley,slide,minimum,steep
+FILE = Path(__file__).with_name('lr_truth.json')
+TRUTH = json.loads(FILE.read_text())
+ALL = TASKS|REAL
+QUICK = 250 # Steps of a training
+SPREAD_STEPS = dict(sweep=1000, quick=250, refine=250) # Of the longest trainings whose spread is measured, by run
 
 class Pick(NamedTuple):
     "What a rule suggests, and what it costs"
     lr: float
     steps: int # Training steps
+    low: float = math.nan # The best rate should lie between
+    high: float = math.nan
 
-class Judged(NamedTuple):
-    "A pick, judged by the truth"
-    regret: float
-    excess: float
-    steps: int
-    lr: float
+class Rule(NamedTuple):
+    "How a rate is found: what is read from a run of `lr_find`, or `pick`ed from a learner"
+    read: Callable = None # Of what was found
+    run: str = 'sweep' # Key of `RUNS`
+    pick: Callable = None # Of task and learner
 
-def grid(name):
-    "Log learning rates, mean validation losses (diverged or worse than untrained: as untrained), untrained loss"
-    truth = TRUTH[name]
-    untrained = np.mean(list(truth['untrained'].values()))
-    losses = [[untrained if loss is None else min(loss, untrained) for loss in row] for row in truth['losses'].values()]
-    return np.log(truth['lrs']),np.mean(losses, 0),untrained
+# ---- the rules
 
-def judged(name, pick):
-    lrs,losses,untrained = grid(name)
-    usable = math.isfinite(pick.lr) and pick.lr>0
-    loss = np.interp(math.log(pick.lr), lrs, losses) if usable else untrained
-    best = losses.min()
-    regret = np.clip((loss-best)/(untrained-best), 0, 1)
-    return Judged(float(regret), float(loss/best-1), pick.steps, pick.lr)
+RUNS = dict(sweep={}, quick=dict(refine='quick'), refine=dict(refine=True)) # Arguments of `lr_find`
 
 def torch_lr_finder(found):
-    "torch-lr-finder's rule: the steepest gradient of its averaged loss, without the first 10 and last 5 points"
+    "torch-lr-finder's: the steepest gradient of its averaged loss, without the first 10 and last 5 points"
     finite,smooth = np.isfinite(found.losses),[]
     for loss in found.losses[finite]: smooth.append(.05*loss+.95*smooth[-1] if smooth else loss)
     lrs,smooth = found.lrs[finite][10:-5],np.array(smooth)[10:-5]
-    return float(lrs[np.gradient(smooth).argmin()])
+    return float(lrs[np.gradient(smooth).argmin()]) if len(lrs)>1 else math.nan
 
-def n_steps(found):
+def fastais(rule): return Rule(lambda found: suggestion_of(rule, found)[0])
+
+RULES = {'ours': Rule(lambda found: found.lr), 'ours, quick': Rule(lambda found: found.lr, 'quick'),
+         'ours, refine': Rule(lambda found: found.lr, 'refine'),
+         **{f"fastai's {rule.__name__}": fastais(rule) for rule in (valley,slide,minimum,steep)},
+         'torch-lr-finder': Rule(torch_lr_finder)}
+
+def n_steps_of(found):
     "Training steps of the sweep, the closer look and the probes"
     info = found.info
     return len(found.losses)+len(info.get('closer', {}).get('lrs', ()))+sum(p['steps'] for p in info.get('probes', ()))
 
-def find(name, seed, order=None, **kwargs):
-    learn = TASKS[name].learn(seed, order)
-    with learn.no_bar(): return learn.lr_find(show_plot=False, **kwargs)
+def read_pick(rule, found):
+    ours = rule.read(found)==found.lr
+    bounds = [float(getattr(found, name, math.nan)) for name in ('low','high')] if ours else ()
+    return Pick(float(rule.read(found)), n_steps_of(found) if ours else len(found.losses), *bounds)
 
-def picks(name, seed, order=None, refine=True, blind=True):
-    "A pick of every rule, for one learner; `blind`: also without the horizon"
-    n_epoch = TASKS[name].n_epoch
-    found = find(name, seed, order, suggest_funcs=RULES, n_epoch=n_epoch)
-    n_points = len(found.losses)
-    res = {'ours': Pick(found.lr, n_steps(found)), 'torch-lr-finder': Pick(torch_lr_finder(found), n_points)}
-    res.update({f"fastai's {rule.__name__}": Pick(lr, n_points) for rule,lr in zip(RULES, found)})
-    if blind:
-        found = find(name, seed, order, suggest_funcs=None)
-        res['ours, horizon not given'] = Pick(found.lr, n_steps(found))
-    if refine:
-        found = find(name, seed, order, suggest_funcs=None, n_epoch=n_epoch, refine=True)
-        res['ours, refine'] = Pick(found.lr, n_steps(found))
+def picks(name, seed, order, runs):
+    "A pick of every rule that needs one of `runs`, for one learner"
+    task,res = ALL[name],{}
+    for run in runs:
+        rules = {rule_name: rule for rule_name,rule in RULES.items() if rule.run==run}
+        learn,args = task.learn(seed, order),task.find_args|RUNS[run]
+        with learn.no_bar(): found = learn.lr_find(show_plot=False, suggest_funcs=None, n_epoch=task.n_epoch, **args)
+        for rule_name,rule in rules.items():
+            res[rule_name] = rule.pick(task, task.learn(seed, order)) if rule.pick else read_pick(rule, found)
     return res
 
-def detail(name, by_rule):
-    "The best rate of a task, and what ours picked for it"
-    lrs,losses,_ = grid(name)
-    ours = {rule: [(round(j.regret, 3), round(j.excess, 2), float(f'{j.lr:.2g}')) for j in judgements[name]]
-            for rule,judgements in by_rule.items() if rule.startswith('ours')}
-    print(name, TRUTH[name]['its'], 'best', f'{np.exp(lrs[losses.argmin()]):.2g}', ours, flush=True)
+# ---- the truth
 
-def table(split, names, by_rule, n_seeds):
-    names = [name for name in names if TASKS[name].split==split]
-    if not names: return
-    print(f'\n{split}: {len(names)} tasks, {n_seeds} seeds')
-    print(f'{"rule":26} regret  median  worst  median   within  training')
-    print(f'{"":26}  mean   regret regret   excess     5%    steps')
-    for rule,judgements in by_rule.items():
-        regret,excess,steps,_ = np.array([j for name in names for j in judgements[name]]).T
-        print(f'{rule:26} {regret.mean():6.3f} {np.median(regret):7.3f} {regret.max():6.2f} {np.median(excess):9.1%} '
-              f'{(excess<=.05).mean():7.0%} {steps.mean():7.0f}')
+class Truth:
+    "What the rates of a grid lead to; diverged, or worse than untrained, is as untrained"
+    def __init__(self, name):
+        truth = TRUTH[name]
+        self.untrained = np.mean(list(truth['untrained'].values()))
+        self.log_lrs = np.log(truth['lrs'])
+        self.losses = np.mean([[self.bounded(loss) for loss in row] for row in truth['losses'].values()], 0)
+        self.best,self.best_lr = self.losses.min(),truth['lrs'][self.losses.argmin()]
+        self.free = {rival: np.mean([self.bounded(loss) for loss in losses.values()])
+                     for rival,losses in truth.get('free', {}).items()}
 
-def spread_over_orders(names, n_orders):
-    print(f'\nspread: largest over smallest suggestion of {n_orders} data orders, median (worst) over tasks')
-    spreads = {}
+    def bounded(self, loss): return self.untrained if loss is None else min(loss, self.untrained)
+
+    def loss(self, lr):
+        usable = math.isfinite(lr) and lr>0
+        return np.interp(math.log(lr), self.log_lrs, self.losses) if usable else self.untrained
+
+class Judged(NamedTuple):
+    "A pick, judged by the truth"
+    excess: float
+    is_lost: bool
+    factor: float # Of the best rate
+    is_within: bool # Is the best rate between the bounds that it names?
+    steps: int
+
+def judged(name, pick):
+    truth = Truth(name)
+    loss = truth.loss(pick.lr)
+    is_within = pick.low<=truth.best_lr<=pick.high
+    return Judged(loss/truth.best-1, loss>truth.losses[0], pick.lr/truth.best_lr, is_within, pick.steps)
+
+def kind_of(name):
+    if name not in REAL: return f'old-{TASKS[name].split}'
+    return REAL[name].split+('-tunings' if isinstance(REAL[name], Tuning) else '')
+
+# ---- the tables
+
+HEADER = ('rule', 'excess median', 'worst', 'within 5%', 'lost', 'rate / best', 'spread', 'steps')
+
+def middle(values):
+    "The median, and where eight tenths of `values` are"
+    low,high = np.quantile(values, (.1,.9))
+    return f'{np.median(values):.2f} ({low:.2g} to {high:.2g})'
+
+def excess_cells(excess): return f'{np.median(excess):.1%}',f'{np.max(excess):.0%}',f'{np.mean(excess<=.05):.0%}'
+
+def row_of(rule, judgements, spreads):
+    "A row of the table, from all judgements of a rule"
+    excess,lost,factor,_,steps = np.array(judgements, float).T
+    spread = f'{np.nanmedian(spreads):.2f} ({np.nanmax(spreads):.2g})' if spreads else ''
+    factor = factor[np.isfinite(factor)]
+    return rule,*excess_cells(excess),f'{lost.sum():.0f}',middle(factor),spread,f'{np.median(steps):.0f}'
+
+def free_rows(names):
+    "Rows of the optimizers that need no rate"
+    for rival in dict.fromkeys(rival for name in names for rival in TRUTH[name].get('free', {})):
+        truths = [truth for truth in map(Truth, names) if rival in truth.free]
+        excess = np.array([truth.free[rival]/truth.best-1 for truth in truths])
+        lost = sum(truth.free[rival]>truth.losses[0] for truth in truths)
+        yield rival,*excess_cells(excess),f'{lost}','','','0'
+
+def against_free(names, picked):
+    "Where the loss of a rule, averaged over its picks, is below that of the best of the optimizers without a rate"
+    wins = []
     for name in names:
-        found = [picks(name, 0, order, refine=False, blind=False) for order in range(n_orders)]
-        for rule in found[0]:
-            lrs = [by_rule[rule].lr for by_rule in found]
-            spreads.setdefault(rule, []).append(max(lrs)/min(lrs))
-    for rule,values in spreads.items(): print(f'{rule:26} {np.nanmedian(values):5.2f} ({np.nanmax(values):.3g})')
+        truth = Truth(name)
+        loss = np.mean([truth.loss(pick.lr) for pick in picked.get(name, ())] or [math.nan])
+        if truth.free and loss==loss: wins.append(loss<min(truth.free.values()))
+    return f'{np.mean(wins):.0%} of {len(wins)}' if wins else ''
+
+def table(kind, names, by_rule, spreads):
+    "Lines in Markdown"
+    lines = [f'\n**{kind}**: {len(names)} trainings\n', f'| {" | ".join(HEADER)} |', '|'+'---|'*len(HEADER)]
+    for rule,picked in by_rule.items():
+        judgements = [judged(name, pick) for name in names for pick in picked.get(name, ())]
+        spread = [spreads[rule][name] for name in names if name in spreads.get(rule, {})]
+        if judgements: lines.append(f'| {" | ".join(row_of(rule, judgements, spread))} |')
+    lines += [f'| {" | ".join(row)} |' for row in free_rows(names)]
+    return lines+['']+notes(names, by_rule)
+
+def notes(names, by_rule):
+    "What stands below a table"
+    lines = []
+    for rule in [rule for rule in by_rule if rule.startswith('ours')]:
+        picked = by_rule[rule]
+        lines.append(f'{rule}: a lower loss than the best optimizer without a rate on {against_free(names, picked)}.  ')
+        judgements = [judged(name, pick) for name in names for pick in picked.get(name, ())]
+        near = np.mean([.5<=judgement.factor<=2 for judgement in judgements])
+        lines.append(f'{rule}: within a factor of two of the best rate in {near:.0%}.  ')
+        within = [judged(name, pick).is_within for name in names for pick in picked.get(name, ()) if pick.low==pick.low]
+        if within: lines.append(f'{rule}: the best rate lies between low and high in {np.mean(within):.0%}.  ')
+    return lines
+
+def detail(names, by_rule):
+    for name in names:
+        truth = Truth(name)
+        ours = {rule: [(float(f'{pick.lr:.2g}'), f'{judged(name, pick).excess:.0%}') for pick in picked.get(name, ())]
+                for rule,picked in by_rule.items() if rule.startswith('ours')}
+        print(f'{name:18} {TRUTH[name]["its"]:6} best {truth.best_lr:.2g} loss {truth.best:.4g} {ours}', flush=True)
+
+# ---- the run
+
+def all_picks(names, n_seeds, runs, results):
+    "Picks by rule and task, of as many weights and data orders"
+    by_rule = {}
+    for name in names:
+        for seed in range(n_seeds):
+            for run in runs:
+                found = results.get(f'{name} {seed} {run}', lambda: picks(name, seed, None, [run]))
+                for rule,pick in found.items(): by_rule.setdefault(rule, {}).setdefault(name, []).append(Pick(*pick))
+    return {rule: by_rule[rule] for rule in RULES if rule in by_rule}
+
+def all_spreads(names, n_orders, runs, results):
+    "Largest over smallest suggestion of `n_orders` data orders, by rule and task"
+    spreads = {}
+    for run in runs:
+        for name in [name for name in names if n_orders and TRUTH[name]['its']<=SPREAD_STEPS[run]]:
+            found = [results.get(f'{name} {order} {run} order', lambda: picks(name, 0, order, [run]))
+                     for order in range(n_orders)]
+            for rule in found[0]:
+                lrs = [Pick(*by_rule[rule]).lr for by_rule in found]
+                spreads.setdefault(rule, {})[name] = max(lrs)/min(lrs)
+    return spreads
+
+def chosen_tasks(args):
+    names = [name for name in args.tasks or ALL if name in TRUTH and (args.tasks or kind_of(name) in args.kinds)]
+    return [name for name in names if TRUTH[name]['its']<=(QUICK if args.quick else args.steps)]
+
+def options_of():
+    parser = options(__doc__, seeds=3, cache=True)
+    parser.add_argument('--orders', type=int, default=12, help='of the data, to see how far suggestions spread')
+    parser.add_argument('--quick', action='store_true')
+    parser.add_argument('--kinds', type=words, default=['dev','held','dev-tunings','held-tunings'])
+    parser.add_argument('--rules', type=words, default=list(RUNS), help='runs of `lr_find`: '+', '.join(RUNS))
+    parser.add_argument('--steps', type=int, default=10**6, help='of the longest training')
+    parser.add_argument('--tasks', type=words)
+    parser.add_argument('--out', help='a file for the tables')
+    parser.add_argument('--detail', action='store_true')
+    return start(parser, 'prodigyopt', 'schedulefree', 'dadaptation', 'dog-optimizer')
 
 def main():
-    parser = options(__doc__, seeds=3)
-    parser.add_argument('--orders', type=int, default=0, help='of the data, to see how far suggestions spread')
-    parser.add_argument('--no-refine', action='store_true')
-    parser.add_argument('--tasks', type=words, default=list(TASKS))
-    parser.add_argument('--detail', action='store_true')
-    args = start(parser)
-    by_rule = {}
-    for name in args.tasks:
-        for seed in range(args.seeds):
-            for rule,pick in picks(name, seed, refine=not args.no_refine).items():
-                by_rule.setdefault(rule, {}).setdefault(name, []).append(judged(name, pick))
-        if args.detail: detail(name, by_rule)
-    for split in ('dev','val','check'): table(split, args.tasks, by_rule, args.seeds)
-    if args.orders: spread_over_orders(args.tasks, args.orders)
+    args = options_of()
+    names,results = chosen_tasks(args),Cache(args.cache)
+    by_rule = all_picks(names, 1 if args.quick else args.seeds, args.rules, results)
+    spreads = all_spreads(names, 0 if args.quick else args.orders, args.rules, results)
+    if args.detail: detail(names, by_rule)
+    lines = [f'{datetime.now():%Y-%m-%d}, `python benchmarks/lr_regret.py {" ".join(sys.argv[1:])}`']
+    for kind in dict.fromkeys(map(kind_of, names)):
+        lines += table(kind, [name for name in names if kind_of(name)==kind], by_rule, spreads)
+    print('\n'.join(lines))
+    if args.out: Path(args.out).write_text('\n'.join(lines)+'\n')
 
 if __name__=='__main__': main()

@@ -212,6 +212,8 @@ class Task:
         if self.prep: learn.freeze()
         return learn
 
+    find_args = {} # For `lr_find`, and what is to be told by `n_epoch`
+    def fit(self, learn, lr, **kwargs): learn.fit_one_cycle(self.n_epoch, lr, **kwargs)
     def lrs(self, n=25): return [float(lr) for lr in np.geomspace(*SPANS[self.span], n)]
 
 @cache

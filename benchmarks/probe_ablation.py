@@ -23,7 +23,7 @@ import torch
 from torch import nn
 import torch.nn.functional as F
 
-from fastai_anneal.lr.horizon import PROBE_POWER,horizon_factor
+from fastai_anneal.lr.horizon import POWER,horizon_factor
 from fastai_anneal.lr.judge import Judgement,has_collapsed,paired_change,worth
 from fastai_anneal.lr.probe import ProbePlan,bracket,lowest as vertex,probe
 from fastai_anneal.schedule.shapes import one_cycle_at
@@ -199,7 +199,7 @@ class Run:
 @dataclass(frozen=True)
 class Rules:
     "What a survey's decision does; the defaults are what `probe` does"
-    power:object = None # of the horizon law; None: `PROBE_POWER`
+    power:object = None # of the horizon law; None: `POWER`
     flat:bool = True # where no short cycle has learned anything, begin at the largest harmless rate (`_foremost`)
     minimum:str = 'vertex' # of a parabola; or 'basin', smoothed; or the 'best' that was tried
     drift:bool = True # what moved from short to longer cycles goes on (`_drifted`)
@@ -243,7 +243,7 @@ class Replay:
         self.run,self.rules,self.n_total = run,rules,run.n_total
         self.n_steps = max(8, int(.107*run.n_total)) # what `SimAnnealHP` has with its defaults
         self.n_short = max(1, self.n_steps//4)
-        self.power = PROBE_POWER[run.task.kind] if rules.power is None else rules.power
+        self.power = POWER[run.task.kind] if rules.power is None else rules.power
         self.untrained = worth(run.untrained())
 
     def cycle(self, lr, n_steps):

@@ -11,6 +11,7 @@ from dataclasses import dataclass,field
 import numpy as np
 from .checks import check_args
 from .moves import MoveMix,bowl_size,fit_bowl,move_all,move_bowl,move_one
+from .success import Success,has_failed
 from .surrogate import EXACT,NOISY,Surrogate
 from .walk import Plan,Walk,is_finite
 
@@ -20,6 +21,7 @@ _GOOD = .05 # share of the points that count as good, and what a step to one of 
 _LAST_PART = .85 # of the walk is over when it returns to the very best
 _PLAIN_SHARE = .15 # of the steps that the surrogate does not choose
 _N_BEST = 40 # of the best points have a say in where the surrogate looks
+_N_RECENT = 20 # steps; if none of them failed, the walk does not think of failures
 _N_TRIES,_N_ANYWHERE = 9,100 # to find a neighbour that has not been evaluated, and then a point anywhere
 
 class OwnState:
@@ -78,12 +80,25 @@ class Proposer:
     def next(self, chain)->tuple: # Its coordinates, and the kind of proposal
         "The next point of `chain`"
         if len(self.points)%8==0 and self.reheat and self.space.n: self._reheat()
+        success,chosen,least = self._success(),None,math.inf
         for n_tried in range(_N_TRIES+_N_ANYWHERE):
             u = self.position(chain)
             if u is None or n_tried>=_N_TRIES: u,move = self.space.stratified(self.rng, 1)[0],'init'
             else: u,move = self._neighbour(u, chain)
-            if not self.space.is_discrete or self.space.keys([u])[0] not in self.seen: break
-        return u,move
+            if self.space.is_discrete and self.space.keys([u])[0] in self.seen: continue
+            lacking = success.lacking(self.space.present(u[None]))[0] if success else 0.
+            if lacking<least: chosen,least = (u,move),lacking
+            if not least or n_tried>=_N_TRIES-1: break
+        if chosen is None and self.walk.ranked: chosen = self.points[self.walk.ranked[0][1]],'init' # all were seen
+        return chosen or (u,move)
+
+    def _success(self):
+        "What is known of success, if anything failed lately; a walk that meets no failures need not think of them"
+        recent = [self.walk.steps[n] for n in range(max(0, len(self.points)-_N_RECENT), len(self.points))]
+        if not self.space.n or not any(map(has_failed, recent)): return None
+        return Success(self.space, self.walk, self._coords, self.memo)
+
+    def _coords(self, number): return self.space.present(self.points[number])
 
     def _neighbour(self, u, chain):
         if isinstance(self.space, OwnState): return u.propose(self.rng, self.width(chain)),'all'
@@ -115,7 +130,7 @@ class Proposer:
     def model(self):
         "A surrogate; without repeats and standard errors energies are taken for exact"
         screening = NOISY if self.plan.repeat else EXACT
-        return Surrogate(self.space, self.walk, lambda i: self.space.present(self.points[i]), self.memo, screening)
+        return Surrogate(self.space, self.walk, self._coords, self.memo, screening)
 
     def _screened(self, u):
         model = self.model()

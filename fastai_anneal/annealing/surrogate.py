@@ -8,15 +8,20 @@ __all__ = ['NOISY', 'EXACT', 'Screening', 'Surrogate']
 # %% ../../nbs/annealing/surrogate.ipynb #169cab4f
 from typing import NamedTuple
 import numpy as np
-from .gp import GP,exact_scores,normal_scores
-from .moves import BETWEEN_SHARE,neighbours
+from .gp import GP,exact_scores,last_learning,learned,normal_scores
+from .moves import BETWEEN_SHARE,bowl_size,fit_bowl,move_bowl,neighbours
+from .success import Success,has_failed
 from .walk import is_finite
 
 # %% ../../nbs/annealing/surrogate.ipynb #e1951971
 _MAX_KNOWN = 300 # states the process knows, half of them the best and half the last: time
-_MAX_LEARN = 200 # of them it learns its constants from
-_CLOSER = .1,.02 # widths of the steps around the most promising, one after the other
+_MAX_LEARN = 150 # of them, the last, it learns its constants from
+_MAX_FAILED = 75 # failures that it takes for as good as the median: measured in the notebook success
+_CLOSER = .1,.02,.004 # widths of the steps around the most promising, one after the other
+_MAX_BOWL = 20 # coordinates; a bowl of more has too many numbers to find
+_REACHES = 4.,2.,1.,1.,.5,.5,.25,.1 # of the steps to the bottom of a bowl, in spreads of the points it was fitted to
 _DEPTH = 1.5 # standard deviations that the bound lies below the mean, see above
+_UNSURE = 100. # what a missing standard deviation of success weighs: more than any score
 _APART = .1 # of a step's width is the least distance from what is known
 
 class Screening(NamedTuple):
@@ -41,22 +46,33 @@ class Surrogate:
             numbers = sorted({*(n for _,n in walk.ranked[:_MAX_KNOWN//2]), *numbers[-_MAX_KNOWN//2:]})
         self.numbers,self.points = numbers,np.stack([coords(n) for n in numbers])
         rows = [(n,(walk.keys[n][0],value)) for n in numbers for value in walk.values[n]]
+        self.energies = np.array([walk.keys[n][1] for n in numbers])
         at = {n:i for i,n in enumerate(numbers)}
         self.X,self.ids = self.points[[at[n] for n,_ in rows]],np.array([n for n,_ in rows])
         self.y = screening.scores([key for _,key in rows])
         self.theta = self._learned(rows, max(walk.steps)+1)
+        self._learn_failures(walk, lambda n: self._present(coords(n)[None])[0])
         self.gp = GP(space.is_cat, screening.noise).condition(self.theta, self.X, self.ids, self.y)
 
+    def _learn_failures(self, walk, coords):
+        "They are as good as the median, and say where others will fail"
+        failed = [s.number for s in walk.steps.values() if has_failed(s)][-_MAX_FAILED:]
+        self._add([coords(n) for n in failed], failed, np.median(self.y))
+        self.success = Success(self.space, walk, coords, self.memo)
+
+    def _add(self, points, ids, y):
+        "Take scores `y` for known at the rows `points`, as far as these have no gaps of their own"
+        whole = [i for i,u in enumerate(points) if not (np.isnan(u)&~np.isnan(self.points).any(0)).any()]
+        if not whole: return
+        self.X,self.ids = np.r_[self.X, np.array(points)[whole]],np.r_[self.ids, np.array(ids)[whole]]
+        self.y = np.r_[self.y, np.broadcast_to(y, len(points))[whole]]
+
     def _learned(self, rows, n):
-        "The constants. From 30 steps on they are learned for five steps at a time, and any worker gets the same"
-        if n>=30: n -= n%5
-        old = [i for i,(number,_) in enumerate(rows) if number<n][-_MAX_LEARN:]
-        key = hash((self.screening.noise, *(rows[i] for i in old)))
-        if self.memo.get('key')!=key:
-            gp,scores = GP(self.space.is_cat, self.screening.noise),self.screening.scores([rows[i][1] for i in old])
-            theta = gp.learn(self.X[old], self.ids[old], scores)
-            self.memo.update(key=key, theta=theta)
-        return self.memo['theta']
+        "The constants, and any worker gets the same"
+        old = [i for i,(number,_) in enumerate(rows) if number<last_learning(n)][-_MAX_LEARN:]
+        scores = self.screening.scores([rows[i][1] for i in old])
+        gp = GP(self.space.is_cat, self.screening.noise)
+        return learned(gp, self.memo, f'energy {self.screening.noise}', self.X[old], self.ids[old], scores)
 
     def _among(self, numbers):
         "Of the states `numbers`, by default all, those that the process knows: points and numbers"
@@ -77,9 +93,8 @@ class Surrogate:
 
     def believe(self, points):
         "Take for known, at the rows `points`, what is believed of them"
-        ids = np.r_[self.ids, -1-np.arange(len(points))]
-        X,y = np.concatenate([self.X, points]),np.r_[self.y, self.gp.predict(points)[0]]
-        self.gp.condition(self.theta, X, ids, y)
+        self._add(points, -1-np.arange(len(points)), self.gp.predict(points)[0])
+        self.gp.condition(self.theta, self.X, self.ids, self.y)
 
     def propose(self,
         centers:np.ndarray, # Rows of points to look around
@@ -94,12 +109,12 @@ class Surrogate:
         space,n_near = self.space,max(1, n//4)
         winner,lowest = None,np.inf
         near = neighbours(space, centers[np.arange(n)%len(centers)], rng, np.exp(rng.uniform(-4, 1, n)), best, between)
-        us = np.concatenate([space.stratified(rng, n_near), near])
+        us = np.concatenate([space.stratified(rng, n_near), near, self._bottoms(rng)])
         for width_near in (*_CLOSER,None):
             us = self._free(space.snapped(us), taken, width)
             if len(us):
                 mean,sd = self.gp.predict(self._present(us))
-                bound = mean-_DEPTH*sd
+                bound = mean-_DEPTH*sd+_UNSURE*self.success.lacking(self._present(us))
                 order = np.argsort(bound, kind='stable')
                 if bound[order[0]]<lowest: winner,lowest = us[order[0]],bound[order[0]]
             if winner is None or not len(us) or width_near is None or space.is_discrete: break
@@ -107,11 +122,23 @@ class Surrogate:
             us = neighbours(space, promising, rng, np.full(n_near, width_near), best, 0.)
         return winner
 
+    def _bottoms(self, rng):
+        "Steps to the bottom of a bowl fitted to the best points that miss nothing, none if they are too few"
+        n,whole = len(self.space.nums),~np.isnan(self.points[:,self.space.nums]).any(1)
+        points,energies = self.points[whole],self.energies[whole]
+        best = np.argsort(energies, kind='stable')[:bowl_size(n, len(points))]
+        is_bowl = 0<n<=_MAX_BOWL and len(points)>=n+2 and np.ptp(energies[best])>0
+        if not is_bowl: return np.zeros((0,self.space.n))
+        bowl = fit_bowl(self.space, points[best], energies[best])
+        moved = np.array([move_bowl(bowl, rng, reach) for reach in _REACHES])
+        return np.where(np.isnan(moved), .5, moved) # a category that the best point lacks
+
     def _free(self, us, taken, width):
         "Of the rows `us` those that are not taken, and not right beside what is known unless all are"
         us = us[[key not in taken for key in self.space.keys(self._present(us))]]
         if not len(us): return us
-        is_far = self.gp.distances(self._present(us), self.gp.X).sum(0).min(1)>(_APART*width)**2
+        apart = self.gp.distances(self._present(us), self.gp.X).weighted(np.ones(self.space.n)).min(1)
+        is_far = apart>(_APART*width)**2
         return us[is_far] if is_far.any() else us
 
     def _present(self, us):

@@ -7,6 +7,7 @@ __all__ = ['Plan', 'Step', 'Chain', 'is_finite', 'Walk', 'posterior', 'pooled_va
 
 # %% ../../nbs/annealing/walk.ipynb #ff2a6722
 import bisect,math
+from copy import copy
 from dataclasses import dataclass
 import numpy as np
 from .accept import accept_prob,penalty,swap_prob
@@ -65,6 +66,7 @@ class Step:
     draw:float=.5 # It is accepted if its probability is above this
     running:tuple=() # Numbers of the steps whose energies were not known yet
     move:str='' # Kind of proposal
+    ended:bool=False # Was it ended before its time? Its energy is a guess then, and the walk does not move there
     key:tuple=None # Violation of constraints, and energy; None if there is no energy
     se:float=0. # Standard error of the energy
     p:float=0. # Probability of acceptance
@@ -99,7 +101,15 @@ class Walk:
         self.ses = {} # number -> their standard errors
         self.keys = {} # number -> its key, with the mean of its energies
         self.known = [] # all keys in order, repeats too
-        self.ranked = [] # pairs of finite key and number in order, repeats counted once
+        self.ranked = [] # pairs of finite key and number in order, repeats counted once; not of those that were ended
+
+    def copy(self):
+        "One that can be told more without changing this one; what steps were told stays shared"
+        new = copy(self)
+        new.chains = [copy(chain) for chain in self.chains]
+        for name in 'steps','keys','known','ranked': setattr(new, name, getattr(self, name).copy())
+        for name in 'values','ses': setattr(new, name, {n:list(o) for n,o in getattr(self, name).items()})
+        return new
 
     def next_chain(self):
         "Number of the chain whose turn it is: the one with the fewest steps under way"
@@ -137,9 +147,14 @@ class Walk:
         self.ses.setdefault(root, []).append(step.se)
         bisect.insort(self.known, step.key)
         old = self.keys.get(root)
-        if is_finite(old): del self.ranked[bisect.bisect_left(self.ranked, (old,root))]
+        if (at := self._rank_of(old, root)) is not None: del self.ranked[at]
         self.keys[root] = new = (old or step.key)[0],sum(self.values[root])/len(self.values[root])
-        if is_finite(new): bisect.insort(self.ranked, (new,root))
+        if is_finite(new) and not step.ended: bisect.insort(self.ranked, (new,root))
+
+    def _rank_of(self, key, number):
+        if not is_finite(key): return None
+        at = bisect.bisect_left(self.ranked, (key,number))
+        return at if at<len(self.ranked) and self.ranked[at]==(key,number) else None
 
     def rank(self, key, unknown=()):
         "Share of the known energies that are better than `key`, without those of the steps `unknown`"
@@ -154,7 +169,7 @@ class Walk:
     def probability(self, step):
         "Of the chain of `step` moving there"
         key,current = step.key,self.chains[step.chain].current
-        if key is None or key[1]==math.inf: return 0.
+        if key is None or key[1]==math.inf or step.ended: return 0.
         if current is None: return 1.
         old = self.keys[current]
         if step.kind!='walk': return float(key<=old)

@@ -6,13 +6,13 @@
 __all__ = ['smooth_curve', 'ema_curve', 'Divergence', 'Reading', 'read_curve', 'Suggestion', 'usable_points', 'suggest',
            'suggest_edge']
 
-# %% ../../nbs/lr/curve.ipynb #75325f8a
+# %% ../../nbs/lr/curve.ipynb #8bf3995c
 import math
 from dataclasses import dataclass,field
 
 import numpy as np
 
-from .horizon import DEFAULT_STEPS,SWEEP_POWER,horizon_factor
+from .horizon import DEFAULT_STEPS,POWER,horizon_factor,passes_factor
 
 # %% ../../nbs/lr/curve.ipynb #36e862e7
 _SPIKE = 8*1.48 # Median deviations from the median of five neighbours, 8 standard deviations, that make an outlier
@@ -100,11 +100,11 @@ class Divergence:
 
 def _noise(losses): return 1.05*float(np.median(np.abs(np.diff(losses)))) # 1.48/sqrt(2), for normal noise
 
-# %% ../../nbs/lr/curve.ipynb #121bd4b7
+# %% ../../nbs/lr/curve.ipynb #1a9872db
 @dataclass
 class Reading:
     "What the curve of a sweep says"
-    descent:float # Rate where the loss falls
+    descent:float # Rate where the loss has first fallen half of its way
     ascent:float # Rate where it is lost again
     end:float # Rate where it diverged, or the last one
     drop:float # How far it fell, as a share of where it started
@@ -127,6 +127,13 @@ def _centre(x, share):
     "The mean of `x` under the growth of `share`, which goes from 0 to 1"
     return x[-1]-(share[:-1]*np.diff(x)).sum() if len(x)>1 else x[0]
 
+def _half_gone(x, share):
+    "The first `x` where `share`, of the fall, is a half"
+    i = int((share>=.5).argmax())
+    if not i: return x[0]
+    before,after = share[i-1:i+1]
+    return x[i-1]+(x[i]-x[i-1])*(.5-before)/(after-before)
+
 _DIP = .38 # Standard deviation that the window leaves of the noise
 
 def read_curve(
@@ -141,14 +148,12 @@ def read_curve(
     lowest = smooth.min()
     drop = max(start-lowest, 1e-12)
     i = int(np.flatnonzero(smooth<=lowest+_DIP*noise)[-1])
-    worst_to_come = np.maximum.accumulate(smooth[i::-1])[::-1] # up to the minimum: a dip that comes back does not count
     best_to_come = np.minimum.accumulate(smooth[i:][::-1])[::-1] # from there to the end
-    gone = np.clip((start-worst_to_come)/drop, 0, 1)
     lost = np.clip((best_to_come-lowest)/drop, 0, 1)
-    return Reading(math.exp(_centre(x[:i+1], gone)), math.exp(_centre(x[i:], lost)), math.exp(x[-1]),
+    return Reading(math.exp(_half_gone(x, (start-smooth)/drop)), math.exp(_centre(x[i:], lost)), math.exp(x[-1]),
                    float(drop/(abs(start)+1e-9)), float(drop/(noise+1e-12)))
 
-# %% ../../nbs/lr/curve.ipynb #3d748882
+# %% ../../nbs/lr/curve.ipynb #235fde56
 @dataclass
 class Suggestion:
     "What a sweep suggests"
@@ -156,12 +161,21 @@ class Suggestion:
     warnings:list = field(default_factory=list) # What to know before believing it
     reading:Reading = None # Of the curve, if it had points enough to be read
 
-# All chosen on the dev part of benchmarks/lr_tasks.py
-_SWEEP_FACTOR = dict(adaptive=.07, trust=.035, sgd=.125) # Suggestion as a share of the ascent, for `DEFAULT_STEPS`
-_GAP,_PULL = 3.5,.4 # Usual log(ascent/descent), and the power of what it is more or less
+    @property
+    def interval(self)->tuple:
+        "Where the best rate is in 80% of cases: (low, high)"
+        below,above = _SPREAD if self.reading and self.reading.is_clear else _SPREAD_UNCLEAR
+        return self.value/below,self.value*above
+
+# All chosen on the dev parts of benchmarks/lr_real.py and lr_tasks.py, for the logarithm of the final loss
+_LEVEL = dict(adaptive=.5, trust=.37, sgd=.26) # For `DEFAULT_STEPS`, as a share of the mean of the two places
+_ASCENT_SHARE = dict(adaptive=.6, trust=.3, sgd=.85) # Weight of the ascent in that mean, of logarithms
+_GAP,_WIDEST = 3.5,6. # Usual log(ascent/descent), and that above which the ascent says nothing: a loss of zero stays
+_SPREAD,_SPREAD_UNCLEAR = (3.,2.5),(20.,3.) # The best rate is so much lower or higher in 20% of cases
 _EDGE = 4.5 # From the ascent to where a sweep diverges
 _FEW,_FEW_UNCLEAR = 8,16 # So few points say nothing; so few say nothing unless they clearly fall
 _PLATEAU = 1e4 # Ascent over descent: 30 is usual; Rprop and Adafactor, which find their own rate, have 3e4 and more
+_BY_HEART = .98 # A loss that fell by so much of its start does not rise again since nothing is left to learn
 _NO_FLOOR = 1000 # A loss that falls so far below zero, in units of its start or of one, has no minimum
 
 def usable_points(
@@ -184,16 +198,17 @@ def _no_answer(losses, reading):
         return f'{len(losses)} usable points without a clear descent are too few for a suggestion'
     if -lowest>_NO_FLOOR*max(1, np.abs(start).max()):
         return f'the loss fell from {start[0]:.3g} to {lowest:.3g}: without a minimum no rate is best, no suggestion'
-    if reading.is_clear and reading.ascent>_PLATEAU*reading.descent:
+    if reading.is_clear and reading.drop<_BY_HEART and reading.ascent>_PLATEAU*reading.descent:
         return (f'the loss fell at lr {reading.descent:.2g} and stayed low up to lr {reading.ascent:.2g}: '
                 'it takes little notice of the rate, no suggestion')
 
-def _of_reading(reading, end, factor, horizon):
-    "The rate that `reading` suggests if the sweep diverged at `end`"
+def _of_reading(reading, end, kind):
+    "The rate that `reading` suggests for `DEFAULT_STEPS` if the sweep diverged at `end`, and a bound for any length"
     trust = reading.clear**2/(reading.clear**2+9)
     ascent = reading.ascent**trust*(end/_EDGE)**(1-trust)
-    gap = np.clip(math.log(ascent/reading.descent), 1, 6)
-    return float(min(ascent*factor*horizon*math.exp(-_PULL*(gap-_GAP)), ascent/2))
+    if math.log(ascent/reading.descent)>_WIDEST: ascent = reading.descent*math.exp(_GAP)
+    share = _ASCENT_SHARE[kind]
+    return _LEVEL[kind]*ascent**share*reading.descent**(1-share),ascent/2
 
 def suggest(
     lrs, # Learning rates of the sweep
@@ -201,10 +216,10 @@ def suggest(
     n_it:int=DEFAULT_STEPS, # Steps of the fit that is planned
     kind:str='adaptive', # Of the optimizer: `'adaptive'` as Adam, `'trust'` as Lamb, `'sgd'`
     closer=None, # Learning rates and losses of a finer second sweep, if there was one
+    n_pass:float=math.inf, # Steps in which the fit sees its data once
 )->Suggestion:
     "The peak learning rate for a `fit_one_cycle` of `n_it` steps"
     lrs,losses = usable_points(lrs, losses)
-    horizon = horizon_factor(DEFAULT_STEPS, max(n_it, 16), SWEEP_POWER[kind])
     if len(lrs)<_FEW: return Suggestion(math.nan, [_too_few(lrs)])
     reading = read_curve(lrs, losses)
     end,warnings = reading.end,[]
@@ -214,11 +229,13 @@ def suggest(
     reason = _no_answer(losses, reading)
     if reason: return Suggestion(math.nan, [reason], reading)
     if not reading.is_clear: warnings.append(_unclear(reading))
-    return Suggestion(_of_reading(reading, end, _SWEEP_FACTOR[kind], horizon), warnings, reading)
+    lr,bound = _of_reading(reading, end, kind)
+    lr *= horizon_factor(DEFAULT_STEPS, max(n_it, 16), POWER[kind])*passes_factor(n_it, n_pass)
+    return Suggestion(float(min(lr, bound)), warnings, reading)
 
 def _unclear(reading):
     return (f"the loss fell by only {reading.drop:.0%} of its start and {reading.clear:.1f} times its noise: "
-            "the suggestion relies on where the sweep diverged")
+            "the suggestion relies on where the sweep diverged; `refine='quick'` would pay")
 
 # %% ../../nbs/lr/curve.ipynb #3b188cd1
 def suggest_edge(

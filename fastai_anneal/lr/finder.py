@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/lr/finder.ipynb #44ce8580
+# %% ../../nbs/lr/finder.ipynb #17f85e2b
 import math,random
 from dataclasses import asdict
 
@@ -23,7 +23,7 @@ from ..core.together import together
 from ..core.undo import preserved
 from .curve import Suggestion,read_curve,suggest,suggest_edge,usable_points
 from .found import FoundHP,FoundLR,suggestion_of
-from .horizon import func_name,optimizer_kind,fit_steps
+from .horizon import fit_steps,func_name,optimizer_kind,pass_steps,passes_factor
 from .judge import Judge,check_has_one_loss
 from .probe import ProbePlan,probe
 from .sweep import Cycle,HPFinder,LRFinder
@@ -78,7 +78,7 @@ class _Sweeper:
             elif isinstance(cb, Recorder): cb.run_train = False
         self.learn.logger = noop
 
-# %% ../../nbs/lr/finder.ipynb #b0631093
+# %% ../../nbs/lr/finder.ipynb #3c52913e
 _sweep_mom,_peak_mom = .9,.85
 
 def _momentum_factor(learn, kind):
@@ -118,9 +118,9 @@ def _no_edge(sweep):
     if is_constant or is_late and not has_left:
         return 'the loss did not rise in the range, nor clearly fall: it takes no notice of the rate, no suggestion'
 
-def _picked(sweep, closer, n_it, kind):
+def _picked(sweep, closer, n_it, kind, n_pass):
     "What `sweep`, and the finer one after it, suggest; the one reason if it is nothing"
-    pick = suggest(*_points(sweep), n_it, kind, closer)
+    pick = suggest(*_points(sweep), n_it, kind, closer, n_pass)
     if math.isnan(pick.value): return pick
     reason = None if pick.reading.is_clear else _no_edge(sweep)
     if reason: return Suggestion(math.nan, [reason], pick.reading)
@@ -141,13 +141,21 @@ def _found_lr(learn, sweeps, closers, n_it):
     sweeps,closers = _with_points(sweeps, closers)
     kind,first = optimizer_kind(learn.opt),sweeps[0]
     factor = _momentum_factor(learn, kind)
-    picks = [_picked(sweep, closer, n_it, kind) for sweep,closer in zip(sweeps, closers)]
+    n_pass = pass_steps(learn)
+    picks = [_picked(sweep, closer, n_it, kind, n_pass) for sweep,closer in zip(sweeps, closers)]
     lrs = [pick.value*factor for pick in picks]
     warnings = dict.fromkeys(warning for pick in picks for warning in pick.warnings)
-    info = dict(kind=kind, n_it=n_it, **_info(picks[0].reading, factor, closers[0], lrs))
+    info = dict(kind=kind, n_it=n_it, **_interval(picks, factor), **_info(picks[0].reading, factor, closers[0], lrs))
     return FoundLR('lr', first.values, first.losses, first.skipped, _median(lrs),
                    num_it=first.num_it, stop_reason=first.stop_reason, warnings=warnings,
                    info=info, learn=learn)
+
+def _interval(picks, factor):
+    "Where the best rate is in 80% of cases, by all sweeps that suggest something"
+    intervals = [pick.interval for pick in picks if math.isfinite(pick.value)]
+    if not intervals: return {}
+    low,high = np.exp(np.log(intervals).mean(0))*factor
+    return dict(low=float(low), high=float(high))
 
 def _info(reading, factor, closer, lrs):
     "How the suggestion came about, where there is something to tell"
@@ -158,31 +166,65 @@ def _info(reading, factor, closer, lrs):
     if len(lrs)>1 and np.isfinite(lrs).any(): info['spread'] = float(np.nanmax(lrs)/np.nanmin(lrs))
     return info
 
-# %% ../../nbs/lr/finder.ipynb #9acd2bfb
-_longest_probe = 500 # Steps of a cycle, at most
+# %% ../../nbs/lr/finder.ipynb #7afab722
+_cycles = 5 # that the budget pays for, or more if the fit is short
+_quick = 400 # Steps to spend on 'quick'
+_short_fit,_long_fit = 1000,2000 # Steps to spend on a fit of less than 2,000; else a quarter of it
 _default_probes = 10 # With `refine=True`
+_far = 10 # Ratio of the ends of an interval that is looked through in larger steps
+_upward = .7 # Share of a move up, in logarithms, that is made if cycles are shorter than the fit: it may diverge later
+_learned = .7 # Share of the untrained loss above which a short cycle cannot vouch for a higher rate
 
-def _refine(sweeper, found, n_probes):
+def _budget(n_it, refine):
+    if refine=='quick': return _quick
+    return _short_fit if n_it<_long_fit else n_it//4
+
+def _planned(found, refine):
+    "Cycles that fit into the budget"
+    n_it = found.info['n_it']
+    budget = _budget(n_it, refine)
+    n_steps = min(n_it, budget//_cycles)
+    n_probes = min(budget//n_steps, _default_probes if refine in (True,1,'quick') else refine)
+    octaves = 2 if found.high>_far*found.low else 1
+    return ProbePlan(n_it, n_steps, n_probes, octaves, kind=found.info['kind'])
+
+def _moved(found, probed, n_steps, untrained):
+    "The rate that `probed`, from cycles of `n_steps`, puts in place of the sweep's"
+    move = probed.lr/found.lr
+    if n_steps==found.info['n_it'] or move<=1: return probed.lr
+    lowest = min(trial.worth for trial in probed.trials)
+    return found.lr*move**_upward if lowest<=_learned*untrained else found.lr
+
+def _replace(found, lr):
+    "Make `lr` the suggestion, in an interval as wide as before"
+    for bound in ('low','high'): found.info[bound] *= lr/found.lr
+    found.suggestion = lr
+
+def _refine(sweeper, found, refine):
     "Replace the suggestion by what cycles about it say"
-    learn,n_it = sweeper.learn,found.info['n_it']
+    learn,plan = sweeper.learn,_planned(found, refine)
     ratios,seed = np.array(found.group_lrs)/found.lr,sweeper.next_seed()
-    plan = ProbePlan(n_it, min(n_it, _longest_probe), n_probes, kind=found.info['kind'])
+    n_pass = pass_steps(learn)
     n_trained = plan.n_steps*(getattr(learn.dls.train, 'bs', None) or 1)
     judge = Judge(learn, n_items=n_trained*n_ranks(), holdout=0.)
-    def train(lr, n_steps): return sweeper(Cycle(from_first(lr)*ratios, n_steps, judge, sweeper.bar), seed).judgement
+    sweeper.snapshot.restore()
+    untrained = judge().value
+    shorter = passes_factor(plan.n_steps, n_pass)/passes_factor(plan.n_total, n_pass)
+    def train(lr, n): return sweeper(Cycle(from_first(lr)*shorter*ratios, n, judge, sweeper.bar), seed).judgement
     probed = from_first(probe(train, found.lr, plan))
     trials = [dict(lr=float(trial.lr), steps=trial.n_steps, score=trial.worth) for trial in probed.trials]
     found.info.update(one_sweep=found.lr, probes=trials)
-    if probed.is_better: found.suggestion = probed.lr
+    if probed.is_better: _replace(found, _moved(found, probed, plan.n_steps, untrained))
 
-# %% ../../nbs/lr/finder.ipynb #d91bf80b
+# %% ../../nbs/lr/finder.ipynb #3d5049b4
 def _ratios_of(learn, ratios):
     "The factors of the parameter groups, the last one's being 1"
     if ratios is None or ratios is False: return None
-    if ratios is True:
+    if ratios is True or isinstance(ratios, float):
         if learn.opt is None: learn.create_opt()
         learn.opt.set_hyper('lr', learn.lr)
-        ratios = get_hyper(learn.opt, 'lr')
+        group_lrs = get_hyper(learn.opt, 'lr')
+        ratios = group_lrs if ratios is True else [ratios**depth for depth in reversed(range(len(group_lrs)))]
     factors = np.array(ratios, float)
     if not (factors>0).all(): raise ValueError(f"ratios={ratios!r}: must be positive")
     return (factors/factors[-1]).tolist()
@@ -207,15 +249,15 @@ def lr_find(self:Learner,
     n_it:int=None, # Optimizer steps of that fit, instead of `n_epoch`
     mode:str='exp', # `'exp'` for equal ratios, `'linear'` for equal differences
     repeats:int=1, # Sweeps with different data, from the same weights: the suggestion is their median
-    refine:int=0, # True, or up to how many probe trainings to pay for (10), each of the planned steps (at most 500)
-    ratios=None, # True: keep the ratios of the groups' learning rates; or a list of factors
+    refine:int|str=0, # 'quick': 400 more steps at most; True: 1,000, or a quarter of a fit of 2,000 and more
+    ratios=None, # True: keep the ratios of the groups' rates; or a list of factors; `.65` for the usual `.65**depth`
     widen:bool=True, # Extend the search, once, if the loss did not rise up to `end_lr`, or did not clearly fall
     seed:int=None, # Another order of the data than that of the next fit, reproducibly
     device=None # Hold the copy of model and optimizer there, say `'cpu'`
 )->FoundLR:
     "Find a learning rate, and leave the learner as it was, to the last bit"
     check_whole('repeats', repeats)
-    check_whole('refine', refine or 0, least=0)
+    if refine!='quick': check_whole('refine', refine or 0, least=0)
     is_told,n_it = n_it is not None or n_epoch is not None,fit_steps(self, n_epoch, n_it)
     _check_may_train(self, 'lr_find')
     with _graph_kept(self), preserved(self, device=device) as snapshot, together():
@@ -223,8 +265,7 @@ def lr_find(self:Learner,
         options = dict(widen=widen, ratios=_ratios_of(self, ratios), bar=sweeper.bar, guarded=True)
         sweeps = [sweeper(LRFinder(start_lr, end_lr, num_it, stop_div, mode, **options)) for _ in range(repeats)]
         found = _found_lr(self, sweeps, [_closer(sweeper, sweep) for sweep in sweeps], n_it)
-        n_probes = _default_probes if refine in (True,1) else refine
-        if n_probes and math.isfinite(found.lr): _refine(sweeper, found, n_probes)
+        if refine and math.isfinite(found.lr): _refine(sweeper, found, refine)
     if not is_told: found.info['assumed'] = f'{n_it} steps'
     found.warnings += list(dict.fromkeys(snapshot.warnings))
     return _finished(found, suggest_funcs, show_plot)

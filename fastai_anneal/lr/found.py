@@ -67,7 +67,7 @@ class Suggestions:
         known = [*self.asked, *FASTAI_FUNCS, 'lr', 'lrs', 'losses', 'smoothed']
         raise AttributeError(f"{type(self).__name__} has no {name!r}: {did_you_mean(name, known)}")
 
-# %% ../../nbs/lr/found.ipynb #b4922931
+# %% ../../nbs/lr/found.ipynb #103e6d3c
 def _short(value): return 'none' if value is None or not math.isfinite(value) else f'{value:.2e}'
 
 class Number:
@@ -211,6 +211,15 @@ class FoundHP(Suggestions, Number):
 
 class FoundLR(FoundHP):
     "What `lr_find` has found"
+    @property
+    def low(self)->float:
+        "The best rate is between `low` and `high` in 80% of cases"
+        return self.info.get('low', math.nan)
+
+    @property
+    def high(self)->float:
+        "See `low`"
+        return self.info.get('high', math.nan)
 
 def _as_numbers(found, hyper, n_groups):
     "`found` as values of `hyper`, one per group if it was found for as many groups"
@@ -231,7 +240,7 @@ def set_hyper(self:_BaseOptimizer,
     if isinstance(v, slice): v = slice(*(_as_numbers(o, k, 1) for o in (v.start,v.stop)))
     _set_hyper(self, k, _as_numbers(v, k, len(self.hypers)))
 
-# %% ../../nbs/lr/found.ipynb #df00ea72
+# %% ../../nbs/lr/found.ipynb #4f41377f
 def _plotted(found, ax):
     ok = np.isfinite(found.losses)
     if not ok.any():
@@ -248,10 +257,15 @@ def _plotted(found, ax):
         marker,size = ('*',13) if i==0 else ('o',6)
         ax.plot(value, at, marker, ms=size, c=f'C{i+1}', label=f'{name} {value:.1e}')
     _limit(ax, found.losses[ok], lowest)
+    _shade_interval(found, ax)
     if found.values[0,-1]>0: ax.set_xscale('log')
     ax.set(xlabel=found.hyper, ylabel='loss')
     ax.legend(loc='best')
     return ax
+
+def _shade_interval(found, ax):
+    "Where the best rate is in 80% of cases"
+    if 'low' in found.info: ax.axvspan(found.info['low'], found.info['high'], color='C1', alpha=.15, lw=0)
 
 def _plot_closer(found, ax):
     "Draw the second, finer sweep if there was one; its lowest loss"

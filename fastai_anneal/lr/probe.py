@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['ProbePlan', 'Trial', 'Probed', 'bracket', 'lowest', 'foremost', 'trend_factor', 'probe']
 
-# %% ../../nbs/lr/probe.ipynb #cb3cb838
+# %% ../../nbs/lr/probe.ipynb #494d3ad5
 import math
 from dataclasses import dataclass,field
 
 import numpy as np
 
-from .horizon import PROBE_POWER,horizon_factor
+from .horizon import POWER,horizon_factor
 from .judge import Judgement,worth
 
 # %% ../../nbs/lr/probe.ipynb #a9c817da
@@ -102,7 +102,7 @@ def foremost(
     if has_learned or not harmless: return best,has_learned
     return max(harmless, key=lambda trial: trial.lr),False
 
-# %% ../../nbs/lr/probe.ipynb #1958dc11
+# %% ../../nbs/lr/probe.ipynb #dea86880
 _trust = .5 # Share of the trend that goes on
 
 def trend_factor(
@@ -113,16 +113,16 @@ def trend_factor(
     "By what to multiply `lr` if the way it went from short to longer cycles goes on"
     if plan.n_steps<=plan.n_short: return 1.
     trend = _trust*math.log(lr/lr_short)/math.log(plan.n_steps/plan.n_short)
-    return horizon_factor(plan.n_total, plan.n_steps, min(PROBE_POWER[plan.kind], trend))
+    return horizon_factor(plan.n_total, plan.n_steps, min(POWER[plan.kind], trend))
 
-# %% ../../nbs/lr/probe.ipynb #08274c5e
+# %% ../../nbs/lr/probe.ipynb #7235687b
 class _Prober:
     "Trains cycles for rates of the planned fit, and keeps the trials"
     def __init__(self, train, plan):
         self.train,self.plan,self.trials = train,plan,[]
 
     def __call__(self, lr, n_steps, stage):
-        factor = horizon_factor(self.plan.n_total, n_steps, PROBE_POWER[self.plan.kind])
+        factor = horizon_factor(self.plan.n_total, n_steps, POWER[self.plan.kind])
         judgement = self.train(lr*factor, n_steps)
         self.trials.append(Trial(lr, n_steps, stage, judgement, worth(judgement, self.plan.mode)))
         return self.trials[-1]

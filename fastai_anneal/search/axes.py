@@ -61,6 +61,7 @@ class Axes:
         self.dists,self.names = dict(dists),list(self.axes)
         self.space = Space({name:axis.dim for name,axis in self.axes.items()})
         self.known = {} # number of a finished record -> its coordinates
+        self.keys = {} # and what makes it the same as another
 
     def unit(self, params):
         "The coordinates of `params`, NaN where one is missing"
@@ -73,5 +74,10 @@ class Axes:
         u = self.unit({**given, **record.params})
         if record.is_done: self.known[record.number] = u
         return u
+
+    def key(self, record):
+        "What makes the finished trial `record` the same as another"
+        if record.number not in self.keys: self.keys[record.number] = self.space.keys([self.coords(record)])[0]
+        return self.keys[record.number]
 
     def value(self, u): return {name:axis.value(x) for (name,axis),x in zip(self.axes.items(), u)}

@@ -37,12 +37,13 @@ class Record:
     @property
     def is_complete(self): return self.state==TrialState.COMPLETE
     @property
-    def given(self): return {} if self.is_done else self.attrs.get('params', {})
+    def given(self): return {} if self.is_complete else self.attrs.get('params', {})
 
     def step(self):
         "As a step of a walk"
         names = 'kind','chain','parent','of','temp','width','draw','running'
-        return Step(self.number, **{name:self.attrs[name] for name in names if name in self.attrs})
+        decided = {name:self.attrs[name] for name in names if name in self.attrs}
+        return Step(self.number, **decided, ended=self.state==TrialState.PRUNED)
 
 def is_maximized(study):
     "Is the one objective of `study` to be large?"
@@ -51,8 +52,9 @@ def is_maximized(study):
 def _record(trial, sign, interned):
     if hasattr(trial, 'constraints'): constraints = trial.constraints.values()
     else: constraints = trial.system_attrs.get('constraints') or () # an older Optuna
+    dists = {name:interned.setdefault((name,dist), dist) for name,dist in trial.distributions.items()}
     return Record(trial.number, trial.state, trial.params,
-        dists={name:interned.setdefault((name,dist), dist) for name,dist in trial.distributions.items()},
+        dists=interned.setdefault(tuple(dists.items()), dists), # the same object, for whoever compares
         attrs=trial.system_attrs.get(ATTR) or {},
         energy=sign*trial.value if trial.state==TrialState.COMPLETE else math.nan,
         curve={step:sign*value for step,value in trial.intermediate_values.items()},
@@ -68,20 +70,24 @@ def records(
         raise ValueError(f"the study has {len(study.directions)} objectives, annealing takes one: weigh them into one")
     sign,memo,res = -1. if is_maximized(study) else 1.,{} if memo is None else memo,[]
     done,interned = memo.setdefault('done', {}),memo.setdefault('dists', {})
-    for t in study.get_trials(deepcopy=False):
+    first = memo.setdefault('first', []) # records up to the first trial that is not over
+    res = list(first)
+    for t in study.get_trials(deepcopy=False)[len(first):]:
         if t.state==TrialState.WAITING or trial is not None and t.number>=trial.number: continue
         record = done.get(t.number) or _record(t, sign, interned)
         if record.is_done: done[t.number] = record
         res.append(record)
+        if record.is_done and record.number==len(first): first.append(record)
     return res
 
 def latest_dists(
     records:list # Of trials
 )->dict: # Name -> distribution
     "The latest distribution of each parameter, without those that change their kind"
-    dists,changed = {},set()
+    dists,changed,last = {},set(),None
     for record in records:
-        if record.state not in (TrialState.COMPLETE,TrialState.PRUNED): continue
+        if not record.is_done or record.dists is last: continue
+        last = record.dists
         for name,dist in record.dists.items():
             old = dists.get(name)
             if old is dist: continue
@@ -106,22 +112,41 @@ def _not_lost(running, records):
     return [record for record,n in zip(running, overtakers)
             if n<_OVERTAKEN*len(running) or age_of(record.trial)<=limit]
 
+_LATE = 32 # Trials after which one that is still running no longer keeps others from being replayed for good
+
 class History:
     "Records replayed in the order of their numbers: the energy of each, and where each chain stands"
     def __init__(self,
         records:list, # Of trials
-        n_chains:int=1 # Chains there are
+        n_chains:int=1, # Chains there are
+        memo:dict=None # The replay of trials before which none is running is kept here
     ):
-        self.records,self.walk = {r.number:r for r in records},Walk(n_chains)
-        self.curves = {} # step -> sorted pairs: what a complete trial reported there, and its energy in the end
+        self.records = {r.number:r for r in records}
         done,begun = [r for r in records if r.is_done],[r for r in records if not r.is_done]
         self.running = _not_lost(begun, records)
-        for record in done:
-            step = self._begun(record)
-            if not self._is_repeat(step): step.of = None
-            self.walk.tell(step, self._key(record))
-            if record.is_complete and math.isfinite(record.energy): self._add_curve(record)
+        told,self.walk,self.curves = self._replayed(done, begun, n_chains, {} if memo is None else memo)
+        for record in done[told:]: self._tell(record)
         for record in self.running: self._begun(record)
+
+    def _replayed(self, done, begun, n_chains, memo):
+        "How many of the trials `done` are told, and copies of the walk and the curves that follow"
+        n,self.walk,self.curves,last = memo.get('replay', (0,None,None,None))
+        if not n or len(done)<n or done[n-1].number!=last: # one that was late has ended since, or all is new
+            n,self.walk = 0,Walk(n_chains)
+            self.curves = {} # step -> sorted pairs: what a complete trial reported there, and its energy in the end
+        newest = done[-1].number if done else 0
+        first_open = max(min([r.number for r in begun], default=math.inf), newest-_LATE)
+        settled = bisect.bisect_left(done, first_open, key=lambda record: record.number)
+        for record in done[n:settled]: self._tell(record)
+        n = max(n, settled)
+        memo['replay'] = n,self.walk,self.curves,done[n-1].number if n else None
+        return n,self.walk.copy(),{step:list(pairs) for step,pairs in self.curves.items()}
+
+    def _tell(self, record):
+        step = self._begun(record)
+        if not self._is_repeat(step): step.of = None
+        self.walk.tell(step, self._key(record))
+        if record.is_complete and math.isfinite(record.energy): self._add_curve(record)
 
     def _begun(self, record):
         step = record.step()

@@ -17,6 +17,7 @@ from ..annealing.accept import AdaptiveT
 from ..annealing.checks import check_args
 from ..annealing.moves import BETWEEN_SHARE,neighbours
 from ..annealing.space import Space
+from ..annealing.success import Success
 from ..annealing.surrogate import Surrogate
 from ..annealing.walk import Plan,Step,incumbent,pooled_variance
 from ..schedule.shapes import ShapeExp
@@ -25,7 +26,8 @@ from .history import ATTR,History,is_maximized,latest_dists,records
 # %% ../../nbs/search/sampler.ipynb #7e810137
 _N_INIT = 8 # trials to begin with; of a small budget a quarter
 _N_BEST = 40 # of the best trials have a say in where to look
-_N_TRIES = 50 # to find a neighbour that is not taken
+_N_TRIES = 50 # neighbours among which one is sought that is not taken, and likely to succeed
+_WIDEN = 1.3 # each of them is wider than the one before by this factor
 _MAX_ATTR = 1500 # characters: longer attributes don't fit into some data bases
 
 def _rng(seed, *parts): return np.random.default_rng([seed, *parts])
@@ -82,7 +84,9 @@ class SimAnnealSampler(BaseSampler):
         "What is remembered of `study` to save time"
         return self._memo.setdefault(study, {})
 
-    def history(self, study, trial): return History(records(study, trial, self.memo(study)), self.n_chains)
+    def history(self, study, trial):
+        memo = self.memo(study)
+        return History(records(study, trial, memo), self.n_chains, memo)
     def infer_relative_search_space(self, study, trial): return latest_dists(records(study, trial, self.memo(study)))
 
     def sample_relative(self, study, trial, search_space):
@@ -90,8 +94,9 @@ class SimAnnealSampler(BaseSampler):
         number,memo,history = trial.number,self.memo(study),self.history(study, trial)
         axes,rng = _axes(memo, search_space),_rng(self.seed, number)
         step = self._step(number, history, rng)
-        if step.kind=='init': params = {name:axis.value(self._first(number, name)) for name,axis in axes.axes.items()}
-        else: params = Proposal(self, axes, history, step, rng, memo).params()
+        proposal = Proposal(self, axes, history, step, rng, memo)
+        if step.kind=='init': params = proposal.first(np.array([self._first(number, name) for name in axes.names]))
+        else: params = proposal.params()
         given = {name:search_space[name].to_internal_repr(value) for name,value in params.items()}
         attrs = {name:getattr(step, name) for name in ('kind','chain','parent','of','temp','width','draw')}
         if step.running: attrs['running'] = list(step.running)
@@ -138,9 +143,8 @@ class Proposal:
         self.step,self.rng,self.memo = step,rng,memo
         best = [self.coords(number) for _,number in history.walk.ranked[:_N_BEST]]
         self.best = np.array([self.filled(u, best) for u in best])
-        known = history.walk.values
-        self.seen = dict(zip(axes.space.keys([self.coords(n) for n in known]), known))
-        if sampler.has_states: self.seen = {}
+        numbers = () if sampler.has_states else history.walk.steps
+        self.seen = {axes.key(history.records[n]) for n in numbers}
 
     def coords(self, number): return self.axes.coords(self.history.records[number])
     def filled(self, u, best):
@@ -171,7 +175,7 @@ class Proposal:
         model = self.model()
         winner,running = model.best(),[self.axes.coords(record) for record in self.history.running]
         if running: model.believe(np.array(running))
-        taken = set(self.seen) | set(() if self.sampler.has_states else self.axes.space.keys(running))
+        taken = self.seen | set(() if self.sampler.has_states else self.axes.space.keys(running))
         centers = [self.coords(self.step.parent), self.best[0], self.coords(winner)]
         centers = np.array([self.filled(u, self.best) for u in centers])
         sampler = self.sampler
@@ -179,18 +183,29 @@ class Proposal:
         return self.repeat(winner) if u is None else self.axes.value(u)
 
     def plain(self):
-        "A step of the walk; if that has been evaluated, a longer one"
-        space,walk = self.axes.space,self.history.walk
-        u = self.filled(self.coords(self.step.parent), self.best)[None]
-        taken = set(self.seen) | set(space.keys([self.axes.coords(record) for record in self.history.running]))
-        width = self.step.width*walk.chains[self.step.chain].scale
-        for _ in range(_N_TRIES):
-            widths = np.array([width*math.exp(.5*self.rng.standard_normal())])
-            moved = neighbours(space, u, self.rng, widths, self.best, self.sampler.between)
-            key = space.keys(moved)[0]
-            if key not in taken: break
-            width = min(width*1.3, .5)
-        return self.repeat(self.seen[key]) if key in self.seen else self.axes.value(moved[0])
+        "A step of the walk; where that has been evaluated, or is likely to fail, a longer one, or a point anywhere"
+        chain,n = self.history.walk.chains[self.step.chain],_N_TRIES
+        u = self.filled(self.coords(self.step.parent), self.best)
+        widths = np.minimum(self.step.width*chain.scale*_WIDEN**np.arange(n), max(self.step.width*chain.scale, .5))
+        widths *= np.exp(.5*self.rng.standard_normal(n))
+        us = neighbours(self.axes.space, np.tile(u, (n,1)), self.rng, widths, self.best, self.sampler.between)
+        chosen = self.chosen(np.concatenate([us, self.axes.space.stratified(self.rng, n)]))
+        return self.repeat(self.history.complete()[0]) if chosen is None else self.axes.value(chosen)
+
+    def first(self, u):
+        "A point to begin with; after those, as long as nothing has succeeded, one far from what has failed"
+        if self.step.number<self.sampler.plan.n_init or not self.axes.names: return self.axes.value(u)
+        chosen = self.chosen(np.array([u, *self.axes.space.stratified(self.rng, _N_TRIES)]))
+        return self.axes.value(u if chosen is None else chosen)
+
+    def chosen(self, us):
+        "The first of the rows `us` that is free and likely to succeed, else the likeliest; None if none is free"
+        space = self.axes.space
+        running = space.keys([self.axes.coords(record) for record in self.history.running])
+        us = space.snapped(us)
+        us = us[[key not in self.seen and key not in running for key in space.keys(us)]]
+        if not len(us): return None
+        return us[Success(space, self.history.walk, self.coords, self.memo).lacking(us).argmin()]
 
 # %% ../../nbs/search/sampler.ipynb #c34fc092
 class BestByMean(NamedTuple):

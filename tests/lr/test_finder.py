@@ -543,3 +543,16 @@ def test_two_processes_agree(tmp_path):
     first,second = in_processes(2, find_in_parallel, tmp_path)
     assert first['json']==second['json'] and (first['n_plots'],second['n_plots'])==(1,0)
     assert torch.equal(first['weights'], second['weights'])
+
+@pytest.mark.parametrize('refine,n_it,budget', [('quick',50,400), ('quick',5000,400), (True,300,1000), (True,2400,600)])
+def test_refine_keeps_to_its_budget(refine, n_it, budget):
+    found = find(a_learner(), refine=refine, n_it=n_it, seed=1)
+    assert 0<sum(trial['steps'] for trial in found.info['probes'])<=budget
+    assert found.low<found.lr<found.high
+
+def test_a_number_for_ratios_is_a_decay():
+    learn = a_learner(**three_groups)
+    found = find(learn, ratios=.5, n_it=20)
+    expected = .5**np.arange(found.values.shape[1])[::-1]
+    assert found.values.shape[1]==3
+    assert np.allclose(found.values/found.values[:,-1:], expected)

@@ -4,7 +4,7 @@ import math
 import numpy as np
 import pytest
 
-from fastai_anneal.lr.horizon import PROBE_POWER,horizon_factor
+from fastai_anneal.lr.horizon import POWER,horizon_factor
 from fastai_anneal.lr.judge import Judgement
 from fastai_anneal.lr.probe import *
 
@@ -45,10 +45,10 @@ def test_cycles_train_at_a_rate_for_their_length():
     plan = ProbePlan(n_total=1600, n_steps=100, n_probes=2, survey=(.1,), kind='sgd')
     found = probe(train, .1, plan, Judgement(2.))
     assert [n for _,n in asked]==[25,100,100,100]
-    assert math.isclose(asked[0][0], .1*64**PROBE_POWER['sgd']) and math.isclose(asked[1][0], .1*16**PROBE_POWER['sgd'])
+    assert math.isclose(asked[0][0], .1*64**POWER['sgd']) and math.isclose(asked[1][0], .1*16**POWER['sgd'])
     assert [trial.stage for trial in found.trials]==['survey','control','bracket','bracket'] and found.trials[1].lr==.1
 
-def surveyed(start, best=.05, power=PROBE_POWER['adaptive'], mode='min', untrained=2.3):
+def surveyed(start, best=.05, power=POWER['adaptive'], mode='min', untrained=2.3):
     "What a survey of four decades says about a training whose best rate falls by `power` with its length"
     def train(lr, n_steps):
         distance = octaves(lr/(best*horizon_factor(1000, n_steps, power)))

@@ -54,6 +54,21 @@ def test_no_hidden_state():
     fresh = study_of(1, noisy, study=study_of(12, noisy)); a.optimize(noisy, n_trials=1)
     assert params(a)==params(fresh)
 
+def test_what_is_remembered_of_a_study_is_what_a_new_sampler_finds():
+    "However late trials end, and in whatever order"
+    rng,st,running = np.random.default_rng(0),optuna.create_study(sampler=SimAnnealSampler(seed=1, screen=None, n_chains=2)),[]
+    for i in range(90):
+        t = st.ask(); noisy(t)
+        fresh = optuna.create_study(sampler=SimAnnealSampler(seed=1, screen=None, n_chains=2))
+        if i%9==0:
+            fresh.add_trials([o for o in st.get_trials() if o.number<t.number])
+            again = fresh.ask(); noisy(again)
+            assert again.params==t.params and attrs(fresh)[-1]==attrs(st)[-1]
+        running.append((t, f(t)))
+        if len(running)>4: # the first ends last
+            late = running.pop(0 if i in (20,70) else rng.integers(1, len(running)))
+            st.tell(late[0], *((late[1],) if i%7 else (None,TrialState.FAIL)))
+
 def test_reseed_and_same_seed_in_two_threads():
     s = SimAnnealSampler(seed=3); s.reseed_rng(); assert s.seed==3
     st = optuna.create_study(sampler=s); st.optimize(noisy, n_trials=12, n_jobs=2)
@@ -104,16 +119,65 @@ def trial(value=None, x=.5, inter=None, state=TrialState.COMPLETE, attr=None, **
     return create_trial(state=state, value=value, params=dict(x=x), distributions=dict(x=FloatDistribution(0,1)), intermediate_values=inter or {},
                         system_attrs={'anneal':attr} if attr else {}, **kw)
 
-@pytest.mark.parametrize('v,good', [(.5,True),(.7,False)])
-def test_a_pruned_trial_is_compared_at_its_last_step(v, good):
-    "At step 1 the current one had .6, though it ended at .1"
+@pytest.mark.parametrize('reported', [.5,.7])
+def test_a_pruned_trial_is_never_accepted(reported):
+    "However well it did where it was ended: what it would have come to is a guess"
     st = optuna.create_study(sampler=SimAnnealSampler(seed=0))
     st.add_trials([trial(.1, .2, {0:.9,1:.6,2:.1}), trial(.4, .9, {0:.95,1:.8,2:.4}),
-                   trial(None, .3, {0:.9,1:v}, TrialState.PRUNED, dict(chain=0, parent=0, temp=1e-9, draw=.5, kind='walk'))])
-    assert bool(anneal_history(st).accepted.iloc[-1])==good
+                   trial(None, .3, {0:.9,1:reported}, TrialState.PRUNED, dict(chain=0, parent=0, temp=1., draw=0., kind='walk'))])
+    assert not anneal_history(st).accepted.iloc[-1]
+    assert anneal_history(st).energy.iloc[-1]==(.1 if reported==.5 else .4) # yet it is known as what it looked like
     assert best_by_mean(st).trial.number==0 and best_by_mean(st).value==.1
     st.add_trial(trial(None, .3, {}, TrialState.PRUNED, dict(chain=0, parent=0, temp=1., draw=0., kind='walk')))
     assert not anneal_history(st).accepted.iloc[-1] # never reported anything
+
+REGIONS = {
+    'half': lambda t: t.suggest_float('x', 0, 1)>.5,
+    'half, before all is suggested': lambda t: t.suggest_float('a', 0, 1)>.5,
+    'corner on a log axis': lambda t: t.suggest_float('x', 1e-4, 1, log=True)>1e-2 and t.suggest_int('k', 0, 9)>5,
+    'band': lambda t: .4<t.suggest_float('x', 0, 1)<.65,
+    'category': lambda t: t.suggest_categorical('c', ['a','b','c'])=='b',
+    'two regions': lambda t: t.suggest_float('x', 0, 1)>.7 or t.suggest_float('y', 0, 1)<.2}
+
+def fails(st, region, how, n=60):
+    "Of `n` trials of which those in `region` fail: which do"
+    failed = []
+    def obj(t):
+        if 'before' in region and REGIONS[region](t): failed.append(True); raise MemoryError
+        x,y = [t.suggest_float(name, 0, 1) if region!='corner on a log axis' or name=='y' else t.suggest_float(name, 1e-4, 1, log=True) for name in 'xy']
+        failed.append(bool(REGIONS[region](t)))
+        if failed[-1] and how=='raise': raise MemoryError
+        if failed[-1] and how=='prune': raise optuna.TrialPruned
+        return dict(nan=math.nan, inf=math.inf)[how] if failed[-1] else (x-.6)**2+(y-.3)**2
+    st.optimize(obj, n_trials=n, catch=MemoryError)
+    return failed
+
+@pytest.mark.parametrize('screen', ['gp',None])
+@pytest.mark.parametrize('region,how', [*((region,'raise') for region in REGIONS), ('half','nan'), ('half','inf'), ('half','prune')])
+def test_few_trials_fail_once_the_region_is_known(region, how, screen):
+    shares = [np.mean(fails(optuna.create_study(sampler=SimAnnealSampler(seed, screen=screen)), region, how)[20:]) for seed in range(2)]
+    assert np.mean(shares)<=.1
+
+@pytest.mark.parametrize('screen', ['gp',None])
+def test_what_failed_is_not_tried_again(screen):
+    "In a table where every second row fails, until all others have been seen"
+    st = optuna.create_study(sampler=SimAnnealSampler(seed=0, screen=screen))
+    def obj(t):
+        a,b = t.suggest_int('a', 0, 5),t.suggest_int('b', 0, 5)
+        if a%2: raise RuntimeError
+        return abs(a-3)+abs(b-2)
+    st.optimize(obj, n_trials=60, catch=RuntimeError)
+    failing = [json.dumps(t.params) for t in st.trials if t.state==TrialState.FAIL]
+    assert len(failing)==len(set(failing))<=18
+
+def test_all_fail_at_first():
+    st = optuna.create_study(sampler=SimAnnealSampler(seed=0, n_init=4))
+    def obj(t):
+        x,y = t.suggest_float('x', 0, 1),t.suggest_float('y', 0, 1)
+        if x<.8: raise RuntimeError
+        return x+y
+    st.optimize(obj, n_trials=40, catch=RuntimeError)
+    assert np.mean([t.state==TrialState.FAIL for t in st.trials[20:]])<=.1
 
 def test_repeats_are_tagged_and_the_mean_wins():
     st = study_of(60, lambda t: f(t, 1.), n_trials=60)
