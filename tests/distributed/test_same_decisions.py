@@ -52,12 +52,12 @@ def anneal_own_loop(rank, path):
 
 @check
 def anneal_diverging(rank, path):
-    "The loss of one process is NaN in some of the trials, and at the end of an epoch"
+    "The loss of one process is NaN at high rates, of which the look for one tries some, and once in the fit"
     def poison(learn):
-        if rank==1: learn.loss_grad = learn.loss = learn.loss*math.nan
-    learn = small_learner(uneven, cbs=[On('after_pred', noop)])
-    learn.add_cbs([On('after_loss', poison, nth=nth) for nth in (40, 55, 90)])
-    return annealed(learn, seed=0)
+        in_trial = first(cb for cb in learn.cbs if isinstance(cb, SimAnnealHP)).in_trial
+        is_bad = learn.opt.hypers[-1]['lr']>.1 if in_trial else (learn.epoch,learn.iter)==(1,3)
+        if rank==1 and learn.training and is_bad: learn.loss_grad = learn.loss = learn.loss*math.nan
+    return annealed(small_learner(uneven, cbs=On('after_loss', poison)), seed=0)
 
 @check
 def held_items(rank, path):
@@ -65,7 +65,7 @@ def held_items(rank, path):
     learn.create_opt()
     def judge(learn):
         for monitor in ('valid_loss','accuracy'): found.append(Judge(learn, monitor)())
-    with distributed(learn): learn.fit(1, 0., cbs=On('after_batch', judge, nth=3))
+    with distributed(learn): learn.fit(1, 0., cbs=On('before_batch', judge, nth=1))
     return found
 
 @check
@@ -74,8 +74,9 @@ def full_batches(rank, path):
     return whole_batches(annealed, world=num_distrib())
 
 def whole_batches(run, world=1):
+    set_seed(0)
     learn = small_learner(partial(blobs, n=120, n_valid=121, bs=120//world), opt='sgd', model=nn.Linear(5,4))
-    return run(learn, 12, seed=0, every='3ep', average=False)
+    return run(learn, 40, seed=0, every='5ep')
 
 @check
 def find(rank, path):
@@ -126,7 +127,7 @@ def refusals(rank, path):
     if rank==0: file.touch()
     all_gathered(None)
     for cb in (SimAnnealHP({'lr': LogFloat(1e-4, 1.)}, every='1000it' if rank==1 else '1ep'),
-               CosineAnneal(floor=-1. if rank==1 else .1), Checkpoint(str(file))):
+               CosineAnneal(hp='nothing' if rank==1 else 'lr'), Checkpoint(str(file))):
         with distributed(learn): found.append(refused(learn.fit, 2, 1e-3, cbs=cb))
     found.append(refused(anneal_search, lambda lr: learn, dict(lr=LogFloat(1e-4, 1.))))
     return found
@@ -152,7 +153,7 @@ def run_checks(rank, path):
 @pytest.fixture(scope='module', params=[2,3])
 def ranks(request, tmp_path_factory):
     path = tmp_path_factory.mktemp(f'ranks{request.param}')
-    return in_processes(request.param, run_checks, path, path)
+    return in_processes(request.param, run_checks, path, path, timeout=150)
 
 def found(ranks, f):
     "What `f` found in each process; fails with the error of the first that failed"
@@ -196,7 +197,7 @@ def test_as_one_process(ranks):
 
 def test_resumes_exactly(ranks):
     for run in found(ranks, stopped_and_resumed):
-        assert run['whole']['seen'][-5:]==run['resumed']['seen'][-5:]
+        assert run['whole']['seen'][-1]==run['resumed']['seen'][-1]
         for part in ('values','history','scores','valid'): assert_same(run['whole'][part], run['resumed'][part])
 
 def test_steps_of_the_scheduler(ranks):
