@@ -496,6 +496,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'fastai_anneal.cli._add_switch': ('cli.html#_add_switch', 'fastai_anneal/cli.py'),
                                    'fastai_anneal.cli._add_switches': ('cli.html#_add_switches', 'fastai_anneal/cli.py'),
                                    'fastai_anneal.cli._arguments': ('cli.html#_arguments', 'fastai_anneal/cli.py'),
+                                   'fastai_anneal.cli._begin': ('cli.html#_begin', 'fastai_anneal/cli.py'),
                                    'fastai_anneal.cli._best_run': ('cli.html#_best_run', 'fastai_anneal/cli.py'),
                                    'fastai_anneal.cli._candidates': ('cli.html#_candidates', 'fastai_anneal/cli.py'),
                                    'fastai_anneal.cli._check_storage': ('cli.html#_check_storage', 'fastai_anneal/cli.py'),

@@ -223,6 +223,12 @@ def _work(args):
             say('interrupted: waiting for the workers to stop')
     return _told(args, processes) or interrupted
 
+def _begin(args, dls):
+    "Begin the search, or find it, here: what is wrong with it is said once, and not by each worker"
+    from fastai_anneal.search.record import SearchError
+    try: _searched(args, dls, timeout=0)
+    except SearchError as e: raise BadInput(f'{line_of(e)} (or remove {args.storage})') from e
+
 def _told(args, processes):
     "Tell of workers that failed; returns whether any was interrupted"
     n_failed = sum(process.returncode not in (0,130) for process in processes)
@@ -294,7 +300,7 @@ def _search(args):
     if is_ours: args.storage = str(args.out/_LOG) # is it there, to be continued?
     if not args.worker: make_out(args)
     if is_ours: args.storage = str(args.out/_LOG)
-    interrupted = args.workers>1 and _work(args)
+    interrupted = args.workers>1 and (_begin(args, dls) or _work(args))
     found = _found(args, dls, timeout=0 if interrupted else None)
     interrupted = interrupted or found.interrupted
     if args.worker: return 130 if interrupted else 0

@@ -136,7 +136,7 @@ def test_any_model(tmp_path):
     assert {t['model'] for t in res['trials']}=={'linear','mlp','cnn'} and res['best_hps']['model'] in ('linear','mlp','cnn')
     assert .3<res['test_accuracy']<=1 and 'a network of choice' in page(tmp_path)
 
-def test_two_workers(tmp_path, monkeypatch):
+def test_two_workers(tmp_path, monkeypatch, capfd):
     pytest.importorskip('optuna')
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv('PYTHONPATH', str(ROOT))
@@ -145,6 +145,9 @@ def test_two_workers(tmp_path, monkeypatch):
     assert len(trials)==6 and (tmp_path/'o/search.log').exists() and all(t['state'] in ('complete','stopped') for t in trials)
     new = [(t['lr'],t['wd']) for t in trials if t['repeats'] is None]
     assert len(new)>=4 and len(set(new))==len(new)
+    assert main(['search', '--trials', '6', '--workers', '2', '--out', 'o', *SHORT, '--seed', '1', '--force'])==2
+    err = capfd.readouterr().err
+    assert err.count('error')==1 and f"remove {Path('o/search.log')}" in err and 'seed=42, not 1' in err, err
 
 # ---- kept when things break
 
