@@ -128,7 +128,9 @@ def ends_of(
     ends = {}
     for name,dim in spec.items():
         value = point.get(name)
-        if isinstance(dim, Categorical) and value in dim.subs: ends |= ends_of(point, dim.subs[value])
+        if isinstance(dim, Categorical):
+            for choice,sub in dim.subs.items():
+                if choice==value: ends |= ends_of(point, sub)
         elif isinstance(dim, dict) and isinstance(value, dict):
             ends |= {f'{name}.{inner}': end for inner,end in ends_of(value, dim).items()}
         elif isinstance(dim, (LinFloat,LogFloat,LinInt,LogInt)) and value is not None:

@@ -127,7 +127,7 @@ def kill_in_a_trial(process, storage, name):
 def test_four_workers_one_killed(storage, spec, monkeypatch):
     monkeypatch.setattr('fastai_anneal.search.storage._LOCK_GRACE', 8) # should the killed one have held the journal's lock
     n,name = 30 if spec=='numbers' else 16,f'killed {spec}'
-    workers = [forked(worker, storage, n, name, spec) for _ in range(4)]
+    workers = [forked(worker, storage, n, name, spec, .5 if i==1 else .02) for i in range(4)] # the second is seen in a trial
     kill_in_a_trial(workers[1], storage, name)
     if storage.startswith('postgresql') and spec=='numbers':
         server = Postgres.running
