@@ -219,11 +219,12 @@ class SearchStudy:
         if trial.number>=self.n_trials:
             self._put_back(trial)
             return None
-        self.heart = Heart(self.storage, trial._trial_id)
-        self.heart.start()
+        heart = Heart(self.storage, trial._trial_id)
         if not _anneal_attrs(self._frozen(trial)): trial.relative_params # lets the sampler decide
         record = self._described(trial)
         self.asked,self.reader.records[record.number] = (trial,record),record
+        self.heart = heart # not before there is an end to it: `_leave` stops it
+        heart.start()
         return record
 
     def _frozen(self, trial): return self.storage.get_trial(trial._trial_id)
