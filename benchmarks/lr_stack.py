@@ -7,7 +7,7 @@ than one training after the other where the networks are small.
 """
 from common import *
 from fastai.callback.schedule import combined_cos
-from torch.func import functional_call,grad_and_value,stack_module_state,vmap
+from torch.func import functional_call,grad_and_value,vmap
 from lr_real import *
 
 def each(values, like):

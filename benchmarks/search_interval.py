@@ -9,7 +9,7 @@ from common import *
 from collections import defaultdict
 import optuna
 from hpo import SUITES,tasks
-from fastai_anneal.search.record import SearchTrial,key_of
+from fastai_anneal.search.record import SearchTrial
 from fastai_anneal.search.sampler import SimAnnealSampler
 from fastai_anneal.search.score import by_belief,ranked,score_of
 

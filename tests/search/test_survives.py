@@ -1,6 +1,6 @@
 "The books are not the experiment: searches whose storage breaks, whose workers are killed, whose server is restarted"
 import itertools,os,random,signal,socket,time
-import pytest,torch
+import pytest
 from .searches import *
 from fastai_anneal.search.net import Net
 from fastai_anneal.search.record import SearchError
@@ -11,7 +11,6 @@ from optuna.exceptions import StorageInternalError
 from optuna.storages import InMemoryStorage,RDBStorage
 from optuna.trial import TrialState
 from fastai_anneal.search import alive
-from fastai_anneal.search.patient import PatientStorage
 from fastai_anneal.search.storage import open_storage
 from .postgres import Postgres
 
